@@ -1,0 +1,260 @@
+//! The closed loop: a fixed number of connections, one operation under way on each, the next begun when it ends.
+//!
+//! Time is measured in three parts: a warm-up that counts nothing, a barrier, the measured window, a barrier. At a
+//! barrier the load stands still, at most one operation per connection is under way, and whoever holds the other end
+//! of standard input can read the gateway's CPU clock at rest.
+
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+use crate::arguments::Arguments;
+use crate::link::{Link, Received};
+use crate::poll::{Poll, Ready};
+use crate::socket::Dialler;
+use crate::terminal;
+use crate::upgrade::Place;
+
+const SCRATCH: usize = 128 << 10;
+/// A connection whose operation takes longer has lost something.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One connection's part, without its socket. A new connection begins with [`Conversation::begin`].
+pub trait Conversation {
+    /// Starts an operation: appends what is to be sent.
+    fn begin(&mut self, out: &mut Vec<u8>);
+
+    /// Takes what came; may append more to send. True when the operation is complete and the connection stays.
+    fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> Outcome<bool>;
+
+    /// The peer ended the connection. Fine only where that completes the operation; a new connection follows.
+    fn end(&mut self) -> Outcome<()> {
+        Err("the peer closed a connection".into())
+    }
+}
+
+/// Where, how many and how long.
+pub struct Plan {
+    pub target: SocketAddrV4,
+    pub place: Place,
+    pub connections: usize,
+    warm_up: Duration,
+    measured: Duration,
+    barrier: bool,
+}
+
+impl Plan {
+    pub fn take(arguments: &mut Arguments, connections: usize) -> Outcome<Self> {
+        let target: SocketAddrV4 = arguments.need("target")?;
+        let host = arguments.take("host-header", target.to_string())?;
+        let path = arguments.take("path", "/".to_owned())?;
+        Ok(Self {
+            target,
+            place: Place { host, path },
+            connections: arguments.take("connections", connections)?.max(1),
+            warm_up: Duration::try_from_secs_f64(arguments.take("warm-up", 0.5)?)?,
+            measured: Duration::try_from_secs_f64(arguments.take("seconds", 3.0)?)?,
+            barrier: arguments.flag("barrier"),
+        })
+    }
+
+    #[cfg(test)]
+    pub fn brief(target: SocketAddrV4, connections: usize) -> Self {
+        let place = Place { host: "localhost".into(), path: "/".into() };
+        let (warm_up, measured) = (Duration::from_millis(20), Duration::from_millis(100));
+        Self { target, place, connections, warm_up, measured, barrier: false }
+    }
+
+    fn pause(&self, event: &str) -> Outcome<()> {
+        if self.barrier {
+            terminal::say(&format!("{{\"event\": \"{event}\"}}"))?;
+            terminal::wait_for_line()?;
+        }
+        Ok(())
+    }
+}
+
+/// What the measured window saw.
+pub struct Report {
+    pub operations: usize,
+    seconds: f64,
+    /// Nanoseconds, of the operations begun and completed in the window.
+    latencies: Vec<u32>,
+}
+
+impl Report {
+    pub fn say(mut self) -> Outcome<()> {
+        self.latencies.sort_unstable();
+        let (operations, seconds) = (self.operations, self.seconds);
+        let throughput = operations as f64 / seconds;
+        let [p50, p99] = [0.50, 0.99].map(|share| self.microseconds(share));
+        terminal::say(&format!(
+            "{{\"event\": \"report\", \"operations\": {operations}, \"seconds\": {seconds:.6}, \
+             \"throughput\": {throughput:.1}, \"p50_us\": {p50:.1}, \"p99_us\": {p99:.1}}}"
+        ))
+    }
+
+    /// The nearest-rank percentile of the sorted latencies.
+    fn microseconds(&self, share: f64) -> f64 {
+        let rank = (self.latencies.len() as f64 * share).ceil() as usize;
+        self.latencies.get(rank.max(1) - 1).map_or(0.0, |latency| f64::from(*latency) / 1000.0)
+    }
+}
+
+/// Runs the whole plan. `open` makes a connection ready for its first operation, non-blocking or not.
+pub fn drive<C: Conversation>(
+    plan: &Plan,
+    mut open: impl FnMut(&mut Dialler) -> Outcome<(std::net::TcpStream, C)>,
+) -> Outcome<Report> {
+    let mut drive = Drive::new(plan, &mut open)?;
+    drive.run(plan.warm_up)?;
+    plan.pause("start")?;
+    drive.reset();
+    let seconds = drive.run(plan.measured)?.as_secs_f64();
+    plan.pause("end")?;
+    match drive.operations {
+        0 => Err("not one operation was completed in the measured time".into()),
+        operations => Ok(Report { operations, seconds, latencies: drive.latencies }),
+    }
+}
+
+type Open<'a, C> = &'a mut dyn FnMut(&mut Dialler) -> Outcome<(std::net::TcpStream, C)>;
+
+struct Drive<'a, C> {
+    poll: Poll,
+    dialler: Dialler,
+    open: Open<'a, C>,
+    seats: Vec<Seat<C>>,
+    scratch: Vec<u8>,
+    out: Vec<u8>,
+    since: Instant,
+    operations: usize,
+    latencies: Vec<u32>,
+}
+
+struct Seat<C> {
+    link: Link,
+    conversation: C,
+    began: Instant,
+}
+
+impl<'a, C: Conversation> Drive<'a, C> {
+    fn new(plan: &Plan, open: Open<'a, C>) -> Outcome<Self> {
+        let mut drive = Self {
+            poll: Poll::new()?,
+            dialler: Dialler::new(plan.target),
+            open,
+            seats: Vec::with_capacity(plan.connections),
+            scratch: vec![0; SCRATCH],
+            out: Vec::new(),
+            since: Instant::now(),
+            operations: 0,
+            latencies: Vec::new(),
+        };
+        for index in 0..plan.connections {
+            let seat = drive.seat(index)?;
+            drive.seats.push(seat);
+        }
+        Ok(drive)
+    }
+
+    /// A new connection with its first operation begun.
+    fn seat(&mut self, index: usize) -> Outcome<Seat<C>> {
+        let began = Instant::now();
+        let (stream, mut conversation) = (self.open)(&mut self.dialler)?;
+        stream.set_nonblocking(true)?;
+        self.poll.add(&stream, index as u64)?;
+        let mut link = Link::new(stream);
+        self.out.clear();
+        conversation.begin(&mut self.out);
+        link.send(&self.out)?;
+        Ok(Seat { link, conversation, began })
+    }
+
+    fn reset(&mut self) {
+        self.since = Instant::now();
+        self.operations = 0;
+        self.latencies.clear();
+    }
+
+    /// Goes on for this long; returns how long it really was.
+    fn run(&mut self, duration: Duration) -> Outcome<Duration> {
+        let start = Instant::now();
+        while let Some(left) = duration.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+            for index in 0..self.poll.wait(Some(left))? {
+                self.attend(self.poll.ready(index))?;
+            }
+        }
+        match self.seats.iter().any(|seat| seat.began.elapsed() > PATIENCE.max(duration / 2)) {
+            true => Err(format!("an operation got no answer in {PATIENCE:?}").into()),
+            false => Ok(start.elapsed()),
+        }
+    }
+
+    fn attend(&mut self, ready: Ready) -> Outcome<()> {
+        let index = ready.token as usize;
+        let link = &mut self.seats[index].link;
+        if ready.output && !link.is_flushed() {
+            link.flush()?;
+        }
+        match ready.input {
+            true => self.read(index, ready.ending),
+            false => Ok(()),
+        }
+    }
+
+    fn read(&mut self, index: usize, ending: bool) -> Outcome<()> {
+        loop {
+            match self.seats[index].link.receive(&mut self.scratch)? {
+                Received::Bytes(count) => {
+                    self.converse(index, count)?;
+                    if count < self.scratch.len() && !ending {
+                        return Ok(());
+                    }
+                }
+                Received::Nothing => return Ok(()),
+                Received::End => return self.replace(index),
+            }
+        }
+    }
+
+    fn converse(&mut self, index: usize, count: usize) -> Outcome<()> {
+        let seat = &mut self.seats[index];
+        self.out.clear();
+        if seat.conversation.receive(&self.scratch[..count], &mut self.out)? {
+            let now = Instant::now();
+            let began = std::mem::replace(&mut seat.began, now);
+            seat.conversation.begin(&mut self.out);
+            self.count(began, now);
+        }
+        Ok(self.seats[index].link.send(&self.out)?)
+    }
+
+    fn replace(&mut self, index: usize) -> Outcome<()> {
+        self.seats[index].conversation.end()?;
+        self.count(self.seats[index].began, Instant::now());
+        self.seats[index] = self.seat(index)?;
+        Ok(())
+    }
+
+    fn count(&mut self, began: Instant, now: Instant) {
+        self.operations += 1;
+        if began >= self.since {
+            self.latencies.push((now - began).as_nanos().try_into().unwrap_or(u32::MAX));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_nearest_ranks() {
+        let report = |latencies: Vec<u32>| Report { operations: 1, seconds: 1.0, latencies };
+        let hundred = report((1..=100).map(|rank| rank * 1000).collect());
+        assert_eq!((hundred.microseconds(0.50), hundred.microseconds(0.99)), (50.0, 99.0));
+        assert_eq!(report(vec![7000]).microseconds(0.99), 7.0);
+        assert_eq!(report(vec![]).microseconds(0.99), 0.0);
+    }
+}

@@ -1,0 +1,214 @@
+"""`Config`: what the file means. Everything is merged, defaulted, looked up and read; nothing in it changes.
+
+Parts that mean the same in the file and here (a path's comparison, a pool's size) keep their model from `options`;
+a part that is put together from several places has a shape of its own.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tidegate.config.addresses import Bind, Network
+from tidegate.config.document import Document, KeyPath
+from tidegate.config.options.gateway import AccessLogOptions, AdminOptions, DrainOptions
+from tidegate.config.options.listener import ListenerLimitsOptions, ListenerTimeoutsOptions
+from tidegate.config.options.route import (
+    EditsOptions,
+    HeadersOptions,
+    HostOptions,
+    MatchOptions,
+    RespondOptions,
+    RewriteOptions,
+    RouteTimeoutsOptions,
+)
+from tidegate.config.options.upstream import EndpointOptions, PoolOptions
+from tidegate.config.options.websocket import CloseCodesOptions, PingOptions
+from tidegate.errors import Place, Problem
+
+__all__ = [
+    "Certificate",
+    "Config",
+    "Forward",
+    "Listener",
+    "NamedRule",
+    "Pem",
+    "Redirect",
+    "Respond",
+    "Route",
+    "RouteListener",
+    "Tls",
+    "TlsRule",
+    "Upstream",
+    "WebSocket",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Pem:
+    """A PEM file's content, kept out of logs and of the snapshot's JSON."""
+
+    name: str
+    content: bytes
+
+    @property
+    def id(self) -> str:
+        """Names this content: the same file with other content has another id, so a new certificate is a change."""
+        return f"{self.name}#{hashlib.sha256(self.content).hexdigest()[:16]}"
+
+    def __repr__(self) -> str:
+        return f"Pem({self.id})"
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate with its chain, and its key."""
+
+    cert: Pem
+    key: Pem
+
+
+@dataclass(frozen=True, slots=True)
+class TlsRule:
+    """What is asked of clients. `client_ca` is None only when `client_auth` is off."""
+
+    min_version: Literal["1.2", "1.3"]
+    client_auth: Literal["off", "request", "require"]
+    client_ca: Pem | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS towards the client."""
+
+    certificates: tuple[Certificate, ...]
+    rule: TlsRule
+    by_name: tuple["NamedRule", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRule:
+    """The rule for one server name, in lower case."""
+
+    name: str
+    path: KeyPath
+    rule: TlsRule
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Sockets that accept connections."""
+
+    name: str
+    path: KeyPath
+    binds: tuple[Bind, ...]
+    tls: Tls | None
+    proxy_protocol: tuple[Network, ...]
+    trusted_proxies: tuple[Network, ...]
+    limits: ListenerLimitsOptions
+    timeouts: ListenerTimeoutsOptions
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocket:
+    """The WebSocket settings of one route on one listener. Equal ones are one in the snapshot."""
+
+    enabled: bool
+    frames: Literal["strict", "opaque"]
+    deflate: Literal["pass", "off"]
+    subprotocols: tuple[str, ...] | None
+    idle_after: int | None
+    idle_counts: Literal["data", "any"]
+    ping: PingOptions | None
+    max_lifetime: int | None
+    max_message: int | None
+    close_codes: CloseCodesOptions
+    on_client_lost: int | None
+    close_timeout: int
+
+
+@dataclass(frozen=True, slots=True)
+class RouteListener:
+    """A listener that a route is on, by name, and the WebSocket settings there."""
+
+    listener: str
+    websocket: WebSocket
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """To upstreams, by name and weight."""
+
+    to: tuple[tuple[str, int], ...]
+    rewrite: RewriteOptions | None
+    host: Literal["preserve", "upstream"] | HostOptions
+    headers: HeadersOptions
+    timeouts: RouteTimeoutsOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Elsewhere."""
+
+    to: str
+    status: int
+    headers: EditsOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """An answer of the gateway's own."""
+
+    answer: Literal["echo", "ready"] | RespondOptions
+    headers: EditsOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which requests, and what becomes of them."""
+
+    name: str
+    path: KeyPath
+    listeners: tuple[RouteListener, ...]
+    match: MatchOptions
+    priority: int
+    fall_through: bool
+    action: Forward | Redirect | Respond
+    on_change: Literal["keep", "drain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A named group of endpoints."""
+
+    name: str
+    path: KeyPath
+    endpoints: tuple[EndpointOptions, ...]
+    balance: Literal["round_robin", "random", "least_connections", "two_choices"]
+    pool: PoolOptions
+    connect_timeout: int
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What one file means."""
+
+    file: str
+    """Its name, as it was asked for."""
+    files: tuple[Path, ...]
+    """Every file that was read: a change of one of them is a change of the configuration."""
+    listeners: tuple[Listener, ...]
+    routes: tuple[Route, ...]
+    upstreams: tuple[Upstream, ...]
+    admin: AdminOptions | None
+    access_log: AccessLogOptions | None
+    """Its path is absolute, or `stdout` or `stderr`."""
+    drain: DrainOptions
+    workers: int | None
+    """None: one for each core."""
+    warnings: tuple[Problem, ...]
+    document: Document
+
+    def place(self, path: KeyPath) -> Place:
+        """Where a part is written."""
+        return self.document.place(path)

@@ -1,0 +1,231 @@
+"""From a file to a `Config`, or to everything that is wrong with it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tidegate.config.addresses import Bind
+from tidegate.config.certificates import PemFiles
+from tidegate.config.config import Config, Listener, Route, Tls, Upstream
+from tidegate.config.document import Document, KeyPath
+from tidegate.config.faults import Findings
+from tidegate.config.later import refuse_later
+from tidegate.config.names import part_name
+from tidegate.config.options import GatewayOptions, ListenerOptions, RouteOptions, UpstreamOptions
+from tidegate.config.options.gateway import AccessLogOptions, AdminOptions
+from tidegate.config.routes import RouteTable
+from tidegate.config.units import UnitError, show_duration
+from tidegate.config.websockets import Layer
+from tidegate.errors import ConfigError, in_order
+
+__all__ = ["load"]
+
+SHORTEST_TOKEN = 16
+"""Characters of an admin token below which guessing it is no longer out of the question."""
+
+
+def load(path: str | Path) -> Config:
+    """What the file at `path` means. Raises ConfigError with all that is wrong with it."""
+    document = Document(str(path), Path(path))
+    findings = Findings(document)
+    refuse_later(findings)
+    config = _Loading(document, findings, Path(path)).config()
+    if config is None or findings.errors:
+        raise ConfigError(findings.errors)
+    return config
+
+
+class _Loading:
+    """One file on its way. Sections are validated part by part, so that an error in one hides none in another."""
+
+    def __init__(self, document: Document, findings: Findings, path: Path) -> None:
+        self._document = document
+        self._findings = findings
+        self._path = path
+        self._pem = PemFiles(path.parent, findings)
+
+    def config(self) -> Config | None:
+        """None when there are errors that leave nothing to go on with."""
+        top = self._top()
+        listener_options = self._listener_options()
+        upstreams = self._upstreams()
+        listeners = tuple(self._listener(name, options) for name, options in listener_options.items())
+        routes = self._routes({name: _layer(name, options) for name, options in listener_options.items()})
+        self._check_binds(listeners, top)
+        if top is None:
+            return None
+        self._check_admin(top.admin)
+        self._check_drain(top)
+        return Config(
+            file=self._document.file,
+            files=(self._path, *dict.fromkeys([*self._document.files, *self._pem.files])),
+            listeners=listeners,
+            routes=routes,
+            upstreams=upstreams,
+            admin=top.admin,
+            access_log=self._access_log(top.access_log),
+            drain=top.drain,
+            workers=top.workers,
+            warnings=tuple(in_order(self._findings.warnings)),
+            document=self._document,
+        )
+
+    # The sections.
+
+    def _top(self) -> GatewayOptions | None:
+        sections = ("listeners", "routes", "upstreams")
+        rest = {key: value for key, value in self._document.values.items() if key not in sections}
+        return self._findings.validated(GatewayOptions, {**rest, "listeners": {}}, ())
+
+    def _listener_options(self) -> dict[str, ListenerOptions]:
+        written = self._mapping("listeners", "a listener")
+        if not written and not self._findings.explained(("listeners",)):
+            self._findings.error(("listeners",), "there is no listener", "expected a name with at least a bind")
+        validated = {
+            name: self._findings.validated(ListenerOptions, value, ("listeners", name))
+            for name, value in written.items()
+        }
+        return {name: options for name, options in validated.items() if options is not None}
+
+    def _upstreams(self) -> tuple[Upstream, ...]:
+        written = self._mapping("upstreams", "an upstream")
+        upstreams = []
+        for name, value in written.items():
+            path: KeyPath = ("upstreams", name)
+            options = self._findings.validated(UpstreamOptions, value, path)
+            if options is not None:
+                upstreams.append(_upstream(name, path, options))
+        return tuple(upstreams)
+
+    def _mapping(self, section: str, what: str) -> Mapping[str, Any]:
+        written = self._document.values.get(section, {})
+        if not isinstance(written, dict):
+            if not self._findings.explained((section,)):
+                self._findings.final((section,), "expected a mapping of names")
+            return {}
+        for name in written:
+            try:
+                part_name(name, what)
+            except UnitError as error:
+                self._findings.error((section, name), str(error), error.hint, at_key=True)
+        return written
+
+    def _listener(self, name: str, options: ListenerOptions) -> Listener:
+        path: KeyPath = ("listeners", name)
+        return Listener(
+            name=name,
+            path=path,
+            binds=options.bind,
+            tls=self._tls(options, path),
+            proxy_protocol=options.proxy_protocol.from_ if options.proxy_protocol else (),
+            trusted_proxies=options.trusted_proxies,
+            limits=options.limits,
+            timeouts=options.timeouts,
+        )
+
+    def _tls(self, options: ListenerOptions, path: KeyPath) -> Tls | None:
+        return self._pem.tls(options.tls, (*path, "tls")) if options.tls else None
+
+    def _routes(self, listeners: Mapping[str, Layer]) -> tuple[Route, ...]:
+        known_listeners = _names(self._document.values.get("listeners"))
+        known_upstreams = _names(self._document.values.get("upstreams"))
+        table = RouteTable(listeners, known_listeners, known_upstreams, self._findings)
+        found = [self._route(table, index, value) for index, value in enumerate(self._route_list())]
+        self._report_unused(table, known_listeners, known_upstreams)
+        return tuple(route for route in found if route is not None)
+
+    def _route_list(self) -> list[Any]:
+        written = self._document.values.get("routes", [])
+        if isinstance(written, list):
+            return written
+        if not self._findings.explained(("routes",)):
+            self._findings.final(("routes",), "expected a list", "begin each route with '- '")
+        return []
+
+    def _route(self, table: RouteTable, index: int, value: object) -> Route | None:
+        path: KeyPath = ("routes", index)
+        options = self._findings.validated(RouteOptions, value, path)
+        if options is None or not isinstance(value, dict):
+            return None
+        return table.route(options, value, path)
+
+    # What concerns several parts.
+
+    def _report_unused(self, table: RouteTable, listeners: list[str], upstreams: list[str]) -> None:
+        if not self._route_list():
+            self._findings.warning(("routes",), "there are no routes", "every request is answered with 404")
+            return
+        for name in upstreams:
+            if name not in table.used_upstreams:
+                self._findings.warning(("upstreams", name), f"no route uses the upstream '{name}'", at_key=True)
+        for name in listeners:
+            if name not in table.used_listeners:
+                message = f"no route is on the listener '{name}'"
+                self._findings.warning(("listeners", name), message, "its requests get 404", at_key=True)
+
+    def _check_binds(self, listeners: tuple[Listener, ...], top: GatewayOptions | None) -> None:
+        taken: list[tuple[Bind, KeyPath]] = []
+        for path, bind in self._binds(listeners, top):
+            first = next((other for other in taken if other[0].overlaps(bind)), None)
+            if first is not None:
+                where = self._document.place(first[1])
+                message = f"'{bind}' cannot be bound beside '{first[0]}' ({where.key}, line {where.line})"
+                self._findings.error(path, message)
+            taken.append((bind, path))
+
+    def _binds(self, listeners: tuple[Listener, ...], top: GatewayOptions | None) -> list[tuple[KeyPath, Bind]]:
+        binds: list[tuple[KeyPath, Bind]] = [
+            ((*listener.path, "bind", index), bind)
+            for listener in listeners
+            for index, bind in enumerate(listener.binds)
+        ]
+        if top is not None and top.admin is not None:
+            binds.append((("admin", "bind"), top.admin.bind))
+        return binds
+
+    def _check_admin(self, admin: AdminOptions | None) -> None:
+        if admin is None:
+            return
+        if admin.token is not None and len(admin.token) < SHORTEST_TOKEN:
+            at: KeyPath = ("admin", "token")
+            if not admin.token:
+                self._findings.error(at, "the token is empty", "leave it out for none")
+            else:
+                self._findings.warning(
+                    at, f"the token is shorter than {SHORTEST_TOKEN} characters", "it can be guessed"
+                )
+        elif admin.token is None and not admin.bind.loopback:
+            message = f"'{admin.bind}' can be reached from other machines, and there is no token"
+            self._findings.error(("admin", "bind"), message, "give admin.token, or bind to 127.0.0.1")
+
+    def _check_drain(self, top: GatewayOptions) -> None:
+        drain = top.drain
+        if drain.window > drain.timeout:
+            message = (
+                f"drain.window {show_duration(drain.window)} is longer than timeout {show_duration(drain.timeout)}"
+            )
+            self._findings.warning(("drain",), message, "clients that are not told by then are cut", at_key=True)
+
+    def _access_log(self, options: AccessLogOptions | None) -> AccessLogOptions | None:
+        if options is None or options.path in ("stdout", "stderr"):
+            return options
+        return options.model_copy(update={"path": str((self._path.parent / options.path).absolute())})
+
+
+def _names(section: object) -> list[str]:
+    return list(section) if isinstance(section, dict) else []
+
+
+def _layer(name: str, options: ListenerOptions) -> Layer:
+    return options.websocket, ("listeners", name, "websocket")
+
+
+def _upstream(name: str, path: KeyPath, options: UpstreamOptions) -> Upstream:
+    return Upstream(
+        name=name,
+        path=path,
+        endpoints=options.endpoints,
+        balance=options.balance,
+        pool=options.pool,
+        connect_timeout=options.connect_timeout,
+    )

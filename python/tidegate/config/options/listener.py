@@ -1,0 +1,103 @@
+"""`listeners:`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from tidegate.config.options.values import (
+    BindValue,
+    Duration,
+    Limit,
+    NetworkValue,
+    Options,
+    PositiveDuration,
+    ServerName,
+    Size,
+    Text,
+    fault,
+    items,
+    listed,
+)
+from tidegate.config.options.websocket import WebSocketOptions
+
+__all__ = ["CertificateOptions", "ListenerOptions", "TlsOptions", "TlsRuleOptions"]
+
+TlsVersion = Literal["1.2", "1.3"]
+ClientAuth = Literal["off", "request", "require"]
+
+
+class CertificateOptions(Options):
+    """A certificate with its chain, and its key."""
+
+    cert: Text = Field(description="PEM file: the certificate first, then its chain. Relative to the configuration.")
+    key: Text = Field(description="PEM file: the private key.")
+
+
+class TlsRuleOptions(Options):
+    """What one server name asks of its clients. What is left out comes from the listener's `tls`."""
+
+    min_version: TlsVersion = Field("1.2", description="The oldest TLS version that is spoken.")
+    client_auth: ClientAuth = Field(
+        "off",
+        description="Client certificates: `off`, `request` (verified when given) or `require`; `require` when left out "
+        "beside a `client_ca`.",
+    )
+    client_ca: Text | None = Field(None, description="PEM file: the authorities that client certificates come from.")
+
+
+class TlsOptions(TlsRuleOptions):
+    """TLS towards the client."""
+
+    certificates: Annotated[tuple[CertificateOptions, ...], items(at_least=1)] = Field(
+        description="Chosen by the names in them; the first one serves clients that name none or another."
+    )
+    by_name: dict[ServerName, TlsRuleOptions] = Field({}, description="Other rules for single server names.")
+
+
+class ProxyProtocolOptions(Options):
+    """PROXY protocol, version 1 and 2."""
+
+    from_: Annotated[tuple[NetworkValue, ...], items(at_least=1)] = Field(
+        alias="from", description="Sources that must begin with a PROXY header; from others one is a bad request."
+    )
+
+
+class ListenerLimitsOptions(Options):
+    """What clients of a listener may take."""
+
+    connections: Limit = Field(None, description="Connections open at once; the next ones wait to be accepted.")
+    headers: Size = Field(32 << 10, description="Bytes of a request's head; more is answered with 431.")
+
+    @field_validator("headers")
+    @classmethod
+    def _bounds(cls, value: int) -> int:
+        if not 1 << 10 <= value <= 1 << 20:
+            raise fault("the limit for heads is out of range", "expected 1KiB to 1MiB")
+        return value
+
+
+class ListenerTimeoutsOptions(Options):
+    """How long clients of a listener may take."""
+
+    head: PositiveDuration = Field(10_000, description="From a request's first byte to the end of its head.")
+    keep_alive: Duration = Field(75_000, description="From an answer to the next request on the same connection.")
+    tls: PositiveDuration = Field(10_000, description="For a TLS handshake, and for a PROXY header.")
+
+
+class ListenerOptions(Options):
+    """Sockets that accept connections, and what is spoken on them."""
+
+    bind: Annotated[tuple[BindValue, ...], listed()] = Field(
+        description="`host:port`, `[::]:port` (IPv4 too) or `unix:/path`, or a list of them. Port 0 takes a free one."
+    )
+    tls: TlsOptions | None = Field(None, description="TLS towards the client; clear text when left out.")
+    http: Annotated[tuple[Literal["h1"], ...], items(at_least=1)] = Field(
+        ("h1",), description="The HTTP versions that are offered."
+    )
+    websocket: WebSocketOptions = Field(WebSocketOptions(), description="For the routes of this listener.")
+    proxy_protocol: ProxyProtocolOptions | None = Field(None, description="Read PROXY headers; off when left out.")
+    trusted_proxies: Annotated[tuple[NetworkValue, ...], items()] = Field(
+        (), description="Whose `Forwarded` and `X-Forwarded-*` headers are believed."
+    )
+    limits: ListenerLimitsOptions = Field(ListenerLimitsOptions(), description="What clients may take.")
+    timeouts: ListenerTimeoutsOptions = Field(ListenerTimeoutsOptions(), description="How long clients may take.")

@@ -1,0 +1,81 @@
+"""`websocket:` of a listener or a route."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tidegate.config.options.values import (
+    CloseCode,
+    Duration,
+    Flag,
+    OptionalCloseCode,
+    OptionalDuration,
+    Options,
+    PositiveDuration,
+    SizeLimit,
+    Subprotocol,
+    WordOr,
+    items,
+)
+
+__all__ = ["CloseCodesOptions", "IdleOptions", "PingOptions", "WebSocketOptions"]
+
+Side = Literal["downstream", "upstream"]
+
+
+class IdleOptions(Options):
+    """When a connection that carries nothing is closed."""
+
+    after: OptionalDuration = Field(None, description="Close when nothing was counted for this long.")
+    counts: Literal["data", "any"] = Field(
+        "data", description="What keeps a connection open: `data` frames, or `any` byte but our own pings."
+    )
+
+
+class PingOptions(Options):
+    """Pings of our own, which find peers that are gone without a word."""
+
+    every: PositiveDuration = Field(25_000, description="A side that was silent for this long is pinged.")
+    timeout: PositiveDuration = Field(10_000, description="How long its pong may take; then the connection ends.")
+    to: Annotated[tuple[Side, ...], items(at_least=1)] = Field(
+        ("downstream",), description="Who is pinged: the client's side (`downstream`), the `upstream`, or both."
+    )
+
+
+class CloseCodesOptions(Options):
+    """The Close codes that clients get from us."""
+
+    upstream_lost: CloseCode = Field(1011, description="The upstream is gone without a Close.")
+    drain: CloseCode = Field(1012, description="The gateway, the route or the upstream is being taken away.")
+    idle: CloseCode = Field(1001, description="Nothing was counted for `idle.after`.")
+    lifetime: CloseCode = Field(1001, description="`max_lifetime` is over.")
+
+
+class WebSocketOptions(Options):
+    """What a WebSocket may do. What a route leaves out comes from its listener, then from the defaults."""
+
+    enabled: Flag = Field(True, description="Whether WebSockets are bridged; otherwise an attempt gets 403.")
+    frames: Literal["strict", "opaque"] = Field(
+        "strict",
+        description="`strict` checks every frame by RFC 6455; `opaque` passes bytes as they are: any draft, any "
+        "private dialect, but no pings, message limits or Close frames of ours.",
+    )
+    deflate: Literal["pass", "off"] = Field(
+        "pass", description="permessage-deflate end to end (`pass`), or its offer removed (`off`)."
+    )
+    subprotocols: Annotated[tuple[Subprotocol, ...], items(at_least=1)] | None = Field(
+        None, description="The subprotocols that may be offered to the upstream; all when left out."
+    )
+    idle: IdleOptions = Field(IdleOptions(), description="When a silent connection is closed.")
+    ping: Annotated[PingOptions | None, WordOr({"never": None}, PingOptions)] = Field(
+        PingOptions(), description="Pings of our own, or `never`."
+    )
+    max_lifetime: OptionalDuration = Field(None, description="Close when a connection is this old.")
+    max_message: SizeLimit = Field(
+        None, description="Payload bytes of one message, as on the wire; a larger one is closed with 1009."
+    )
+    close_codes: CloseCodesOptions = Field(CloseCodesOptions(), description="The Close codes that clients get from us.")
+    on_client_lost: OptionalCloseCode = Field(
+        None, description="The Close code for the upstream when a client is gone without one; `never` sends none."
+    )
+    close_timeout: Duration = Field(2_000, description="How long the close handshake may take once our Close was sent.")

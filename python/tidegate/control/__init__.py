@@ -1,0 +1,1 @@
+"""What should run: where the configuration comes from, and where its upstreams are."""

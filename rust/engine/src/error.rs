@@ -1,0 +1,104 @@
+//! What goes wrong, whose fault it is, and what to answer: one table for all of it.
+
+use std::fmt;
+
+/// A part of a snapshot that cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// JSON pointer into the snapshot: `/routes/3/match/path`.
+    pub pointer: String,
+    pub message: String,
+}
+
+impl Fault {
+    pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.pointer, self.message)
+    }
+}
+
+/// A request that gets an answer of our own, before any 101.
+///
+/// `reason` is the stable id that logs, metrics and answers carry; `text` tells a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: u16,
+    pub reason: &'static str,
+    pub text: &'static str,
+}
+
+impl Refusal {
+    pub const fn new(status: u16, reason: &'static str, text: &'static str) -> Self {
+        Self { status, reason, text }
+    }
+}
+
+/// The table: everything that ends an exchange before its answer. Parsers and handshake checks add their own rows,
+/// each with its status and reason (`http::BadHead`, `ws::handshake::Refusal`).
+pub mod refusal {
+    use super::Refusal;
+
+    pub const NO_ROUTE: Refusal = Refusal::new(404, "no_route", "no route takes this request");
+    pub const WEBSOCKET_DISABLED: Refusal =
+        Refusal::new(403, "websocket_disabled", "WebSockets are not enabled on this route");
+    pub const MISDIRECTED: Refusal =
+        Refusal::new(421, "misdirected", "this connection was made for another server name; open a new one");
+    pub const HEAD_TIMEOUT: Refusal = Refusal::new(408, "head_timeout", "the request head took too long");
+    pub const BODY_CUT: Refusal = Refusal::new(400, "bad_body", "the request body is malformed");
+    pub const NO_ENDPOINT: Refusal = Refusal::new(503, "no_endpoint", "the upstream has no endpoint to send this to");
+    pub const CONNECT_FAILED: Refusal = Refusal::new(502, "connect_failed", "no endpoint accepted a connection");
+    pub const CONNECT_TIMEOUT: Refusal = Refusal::new(504, "connect_timeout", "no endpoint accepted in time");
+    pub const HANDSHAKE_TIMEOUT: Refusal =
+        Refusal::new(504, "handshake_timeout", "the upstream did not answer the handshake in time");
+    pub const REQUEST_TIMEOUT: Refusal = Refusal::new(504, "request_timeout", "the upstream did not answer in time");
+    pub const BAD_HANDSHAKE: Refusal =
+        Refusal::new(502, "bad_handshake", "the upstream's answer to the handshake is not valid");
+    pub const BAD_RESPONSE: Refusal = Refusal::new(502, "bad_response", "the upstream's answer is malformed");
+    pub const UPSTREAM_LOST: Refusal =
+        Refusal::new(502, "upstream_lost", "the upstream closed the connection before it answered");
+    pub const OVERLOAD: Refusal = Refusal::new(503, "overload", "the gateway has no room for another connection");
+    pub const NOT_READY: Refusal = Refusal::new(503, "draining", "the gateway is draining");
+}
+
+/// Why a WebSocket ended. One for every end; the label is the value in logs and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    Client,
+    Upstream,
+    ClientLost,
+    UpstreamLost,
+    Idle,
+    PingTimeout,
+    Lifetime,
+    Drain,
+    Reload,
+    ProtocolError,
+    MessageTooBig,
+    Killed,
+    Internal,
+}
+
+impl Cause {
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Upstream => "upstream",
+            Self::ClientLost => "client_lost",
+            Self::UpstreamLost => "upstream_lost",
+            Self::Idle => "idle",
+            Self::PingTimeout => "ping_timeout",
+            Self::Lifetime => "lifetime",
+            Self::Drain => "drain",
+            Self::Reload => "reload",
+            Self::ProtocolError => "protocol_error",
+            Self::MessageTooBig => "message_too_big",
+            Self::Killed => "killed",
+            Self::Internal => "internal",
+        }
+    }
+}

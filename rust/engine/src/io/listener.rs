@@ -1,0 +1,39 @@
+//! Accepting connections.
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::Socket;
+use tokio::net::{TcpListener, UnixListener};
+
+use super::stream::Raw;
+
+/// A listening socket on the runtime of this thread.
+#[derive(Debug)]
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Over a socket that listens and does not block.
+    pub fn new(socket: Socket, is_unix: bool) -> io::Result<Self> {
+        if is_unix {
+            UnixListener::from_std(socket.into()).map(Self::Unix)
+        } else {
+            TcpListener::from_std(socket.into()).map(Self::Tcp)
+        }
+    }
+
+    /// The next connection, with the client's address where there is one.
+    pub async fn accept(&self) -> io::Result<(Raw, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // A dual-stack socket shows IPv4 clients as ::ffff:a.b.c.d; rules and logs want a.b.c.d.
+                Ok((Raw::Tcp(stream), Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))))
+            }
+            Self::Unix(listener) => Ok((Raw::Unix(listener.accept().await?.0), None)),
+        }
+    }
+}

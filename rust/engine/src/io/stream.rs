@@ -1,0 +1,162 @@
+//! One `Stream` over everything that carries bytes.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
+
+use super::rewind::Rewind;
+
+/// A stream that the kernel gave us.
+#[derive(Debug)]
+pub enum Raw {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A stream between two runtimes.
+#[derive(Debug)]
+pub enum Loose {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Raw {
+    /// Takes the stream off this thread's runtime.
+    pub fn detach(self) -> io::Result<Loose> {
+        match self {
+            Self::Tcp(tcp) => tcp.into_std().map(Loose::Tcp),
+            Self::Unix(unix) => unix.into_std().map(Loose::Unix),
+        }
+    }
+}
+
+impl Loose {
+    /// Puts the stream on this thread's runtime.
+    pub fn attach(self) -> io::Result<Raw> {
+        match self {
+            Self::Tcp(tcp) => TcpStream::from_std(tcp).map(Raw::Tcp),
+            Self::Unix(unix) => UnixStream::from_std(unix).map(Raw::Unix),
+        }
+    }
+}
+
+/// A connection's byte stream.
+#[derive(Debug)]
+pub enum Stream {
+    Raw(Raw),
+    Tls(Box<TlsStream<Rewind>>),
+}
+
+impl Stream {
+    /// Reads into `buffer`; 0 is the end of the stream.
+    ///
+    /// Goes through tokio's `poll_read` and not `try_read`: only there does a short read mark the socket as drained,
+    /// which saves a second system call for every message.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        let read = match self {
+            Self::Raw(raw) => Pin::new(raw).poll_read(cx, &mut buffer),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, &mut buffer),
+        };
+        read.map_ok(|()| buffer.filled().len())
+    }
+
+    /// Writes some of `bytes`.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Raw(raw) => Pin::new(raw).poll_write(cx, bytes),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_write(cx, bytes),
+        }
+    }
+
+    /// Pushes out what a TLS session still holds; nothing to do for the others.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Raw(_) => Poll::Ready(Ok(())),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
+        }
+    }
+
+    /// Ends our sending: FIN, after `close_notify` over TLS.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Raw(raw) => Pin::new(raw).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
+        }
+    }
+}
+
+impl AsyncRead for Raw {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
+            Self::Unix(unix) => Pin::new(unix).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Raw {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+        }
+    }
+}
+
+impl Stream {
+    /// Reads once and appends what came to `buffer`; 0 is the end of the stream.
+    pub async fn read_more(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_read_more(cx, buffer)).await
+    }
+
+    /// Like [`Stream::read_more`].
+    pub fn poll_read_more(&mut self, cx: &mut Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        super::with_scratch(|scratch| {
+            self.poll_read(cx, scratch).map_ok(|read| {
+                buffer.extend_from_slice(&scratch[..read]);
+                read
+            })
+        })
+    }
+
+    /// Writes all of `bytes` and flushes.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match std::future::poll_fn(|cx| self.poll_write(cx, rest)).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => rest = &rest[written..],
+            }
+        }
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Ends our sending and waits for the peer's end, at most `patience`: closing with unread bytes would reset the
+    /// connection, and the peer might lose our last words.
+    pub async fn linger(mut self, patience: std::time::Duration) {
+        let ended = async {
+            std::future::poll_fn(|cx| self.poll_shutdown(cx)).await?;
+            let discard = |cx: &mut Context<'_>| super::with_scratch(|scratch| self.poll_read(cx, scratch));
+            let mut discard = discard;
+            while std::future::poll_fn(&mut discard).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let _ = tokio::time::timeout(patience, ended).await;
+    }
+}

@@ -1,0 +1,14 @@
+//! What the engine writes down: the access log, and events for the control plane.
+//!
+//! Neither may hold up a worker. A worker formats its line ([`record`]) and offers it to a bounded queue, which a thread
+//! of its own writes out (`writer`); what finds the queue full is dropped and counted. Events ([`events`]) are few; they
+//! wait in a bounded ring until Python takes them, and the oldest make room.
+
+pub mod events;
+pub mod record;
+mod text;
+mod writer;
+
+pub use self::events::{Event, Events, Level};
+pub use self::record::{Close, Exchange, Kind, Open, Record, Refusal, Request, Traffic};
+pub use self::writer::{Sink, open};

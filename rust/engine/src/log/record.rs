@@ -1,0 +1,380 @@
+//! One line of the access log: what happened to one request or WebSocket.
+//!
+//! A plain request has one line when it is done; a WebSocket has `open` when its 101 is sent and `close` at its end, with
+//! the same connection id; what we refuse ourselves is a `refusal`. Fields that are unknown are left out. Query strings
+//! are never logged, because tokens travel in them.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+
+use super::text::{Json, Line, Plain};
+use crate::snapshot::LogFormat;
+
+/// One line, borrowed from whoever knows it.
+#[derive(Clone, Debug)]
+pub struct Record<'r> {
+    /// Milliseconds since 1970.
+    pub time: u64,
+    pub exchange: Exchange<'r>,
+    pub kind: Kind<'r>,
+}
+
+/// Who talks to whom about what. Texts from the network may be any bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Exchange<'r> {
+    /// The same in all lines of one connection.
+    pub connection: &'r str,
+    pub listener: &'r str,
+    pub route: Option<&'r str>,
+    /// The client, as its connection, the PROXY protocol or a trusted header says; none over a unix socket.
+    pub client: Option<IpAddr>,
+    /// Spoken with the client: `h1`.
+    pub protocol: &'r str,
+    pub upstream: Option<&'r str>,
+    pub endpoint: Option<&'r str>,
+    pub upstream_protocol: Option<&'r str>,
+    pub method: Option<&'r [u8]>,
+    pub host: Option<&'r [u8]>,
+    /// With or without its query, which is cut off.
+    pub path: Option<&'r [u8]>,
+    pub user_agent: Option<&'r [u8]>,
+    pub request_id: Option<&'r [u8]>,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind<'r> {
+    Request(Request),
+    Open(Open<'r>),
+    Close(Close<'r>),
+    Refusal(Refusal<'r>),
+}
+
+/// A plain request was answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    pub status: u16,
+    /// Why the answer is ours, or ended early.
+    pub reason: Option<&'static str>,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+    /// Milliseconds from the first byte of the request.
+    pub duration: u64,
+}
+
+/// A WebSocket was opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Open<'r> {
+    pub status: u16,
+    pub subprotocol: Option<&'r [u8]>,
+    /// As agreed on: the value of `Sec-WebSocket-Extensions`.
+    pub extensions: Option<&'r [u8]>,
+    /// Milliseconds from the first byte of the request.
+    pub duration: u64,
+}
+
+/// A WebSocket ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Close<'r> {
+    /// The label of [`crate::error::Cause`].
+    pub cause: &'r str,
+    /// The code that the end is counted under; none where no Close was seen or sent.
+    pub code: Option<u16>,
+    /// The code in the client's Close, and in the upstream's.
+    pub client_code: Option<u16>,
+    pub upstream_code: Option<u16>,
+    /// From the client, and to it.
+    pub received: Traffic,
+    pub sent: Traffic,
+    /// Milliseconds from the 101.
+    pub duration: u64,
+}
+
+/// What went one way through a WebSocket.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Traffic {
+    pub messages: u64,
+    pub bytes: u64,
+    pub pings: u64,
+}
+
+/// A request was answered by us because nobody else may or can.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal<'r> {
+    pub status: u16,
+    /// The stable id of [`crate::error::Refusal`] and of the parsers' errors.
+    pub reason: &'r str,
+    /// Milliseconds from the first byte of the request.
+    pub duration: u64,
+}
+
+impl Record<'_> {
+    /// Appends the line, with its newline.
+    pub fn write(&self, format: LogFormat, out: &mut Vec<u8>) {
+        match format {
+            LogFormat::Json => self.write_json(out),
+            LogFormat::Text => self.write_text(out),
+        }
+    }
+
+    /// Appends a JSON object and a newline.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        self.line::<Json>(out);
+    }
+
+    /// Appends a line for people: the time, what happened, then `name=value`.
+    pub fn write_text(&self, out: &mut Vec<u8>) {
+        self.line::<Plain>(out);
+    }
+
+    fn line<L: Line>(&self, out: &mut Vec<u8>) {
+        L::begin(out, self.time, self.kind.label());
+        self.exchange.fields::<L>(out);
+        self.kind.fields::<L>(out);
+        L::end(out);
+    }
+}
+
+impl Exchange<'_> {
+    fn fields<L: Line>(&self, out: &mut Vec<u8>) {
+        L::text(out, "connection", self.connection.as_bytes());
+        L::text(out, "listener", self.listener.as_bytes());
+        name::<L>(out, "route", self.route);
+        address::<L>(out, self.client);
+        L::text(out, "protocol", self.protocol.as_bytes());
+        name::<L>(out, "upstream", self.upstream);
+        name::<L>(out, "endpoint", self.endpoint);
+        name::<L>(out, "upstream_protocol", self.upstream_protocol);
+        text::<L>(out, "method", self.method);
+        text::<L>(out, "host", self.host);
+        text::<L>(out, "path", self.path.map(without_query));
+        text::<L>(out, "user_agent", self.user_agent);
+        text::<L>(out, "request_id", self.request_id);
+    }
+}
+
+impl Kind<'_> {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Request(_) => "request",
+            Self::Open(_) => "open",
+            Self::Close(_) => "close",
+            Self::Refusal(_) => "refusal",
+        }
+    }
+
+    fn fields<L: Line>(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Request(request) => request.fields::<L>(out),
+            Self::Open(open) => open.fields::<L>(out),
+            Self::Close(close) => close.fields::<L>(out),
+            Self::Refusal(refusal) => refusal.fields::<L>(out),
+        }
+    }
+}
+
+impl Request {
+    fn fields<L: Line>(&self, out: &mut Vec<u8>) {
+        L::number(out, "status", self.status.into());
+        name::<L>(out, "reason", self.reason);
+        L::number(out, "bytes_in", self.bytes_in);
+        L::number(out, "bytes_out", self.bytes_out);
+        L::number(out, "duration_ms", self.duration);
+    }
+}
+
+impl Open<'_> {
+    fn fields<L: Line>(&self, out: &mut Vec<u8>) {
+        L::number(out, "status", self.status.into());
+        text::<L>(out, "subprotocol", self.subprotocol);
+        text::<L>(out, "extensions", self.extensions);
+        L::number(out, "duration_ms", self.duration);
+    }
+}
+
+impl Close<'_> {
+    fn fields<L: Line>(&self, out: &mut Vec<u8>) {
+        L::text(out, "cause", self.cause.as_bytes());
+        code::<L>(out, "code", self.code);
+        code::<L>(out, "client_code", self.client_code);
+        code::<L>(out, "upstream_code", self.upstream_code);
+        self.received.fields::<L>(out, ["messages_in", "bytes_in", "pings_in"]);
+        self.sent.fields::<L>(out, ["messages_out", "bytes_out", "pings_out"]);
+        L::number(out, "duration_ms", self.duration);
+    }
+}
+
+impl Traffic {
+    fn fields<L: Line>(&self, out: &mut Vec<u8>, names: [&str; 3]) {
+        let values = [self.messages, self.bytes, self.pings];
+        names.into_iter().zip(values).for_each(|(name, value)| L::number(out, name, value));
+    }
+}
+
+impl Refusal<'_> {
+    fn fields<L: Line>(&self, out: &mut Vec<u8>) {
+        L::number(out, "status", self.status.into());
+        L::text(out, "reason", self.reason.as_bytes());
+        L::number(out, "duration_ms", self.duration);
+    }
+}
+
+fn text<L: Line>(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
+    if let Some(value) = value {
+        L::text(out, name, value);
+    }
+}
+
+fn name<L: Line>(out: &mut Vec<u8>, name: &str, value: Option<&str>) {
+    text::<L>(out, name, value.map(str::as_bytes));
+}
+
+fn code<L: Line>(out: &mut Vec<u8>, name: &str, value: Option<u16>) {
+    if let Some(value) = value {
+        L::number(out, name, value.into());
+    }
+}
+
+fn address<L: Line>(out: &mut Vec<u8>, client: Option<IpAddr>) {
+    // The longest is an IPv4-mapped IPv6 address of 45 characters.
+    let mut written = [0; 48];
+    let mut rest = &mut written[..];
+    if client.is_some_and(|client| write!(rest, "{client}").is_ok()) {
+        let unused = rest.len();
+        L::text(out, "client", &written[..written.len() - unused]);
+    }
+}
+
+fn without_query(path: &[u8]) -> &[u8] {
+    path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn exchange() -> Exchange<'static> {
+        Exchange {
+            connection: "1-2a",
+            listener: "edge",
+            route: Some("chat"),
+            client: Some(IpAddr::from([192, 0, 2, 1])),
+            protocol: "h1",
+            upstream: Some("backend"),
+            endpoint: Some("10.0.0.5:9000"),
+            upstream_protocol: Some("h1"),
+            method: Some(b"GET"),
+            host: Some(b"chat.example.com"),
+            path: Some(b"/ws?token=secret"),
+            user_agent: Some(b"curl/8 \"x\""),
+            request_id: Some(b"r1"),
+        }
+    }
+
+    fn line(exchange: Exchange<'_>, kind: Kind<'_>) -> Value {
+        let mut out = Vec::new();
+        Record { time: 1_709_251_199_001, exchange, kind }.write(LogFormat::Json, &mut out);
+        assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert_eq!(out.last(), Some(&b'\n'));
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    /// The fields of the line that are not the exchange's.
+    fn own(kind: Kind<'_>) -> Value {
+        let mut line = line(Exchange::default(), kind);
+        let fields = line.as_object_mut().unwrap();
+        for name in ["time", "connection", "listener", "protocol"] {
+            fields.remove(name).unwrap();
+        }
+        line
+    }
+
+    #[test]
+    fn a_request() {
+        let request = Request { status: 200, reason: None, bytes_in: 1, bytes_out: 2, duration: 3 };
+        let expected = json!({
+            "time": "2024-02-29T23:59:59.001Z", "event": "request", "connection": "1-2a", "listener": "edge",
+            "route": "chat", "client": "192.0.2.1", "protocol": "h1", "upstream": "backend",
+            "endpoint": "10.0.0.5:9000", "upstream_protocol": "h1", "method": "GET", "host": "chat.example.com",
+            "path": "/ws", "user_agent": "curl/8 \"x\"", "request_id": "r1",
+            "status": 200, "bytes_in": 1, "bytes_out": 2, "duration_ms": 3,
+        });
+        assert_eq!(line(exchange(), Kind::Request(request)), expected);
+    }
+
+    #[test]
+    fn an_open() {
+        let open = Open { status: 101, subprotocol: Some(b"chat.v2"), extensions: None, duration: 4 };
+        let expected = json!({"event": "open", "status": 101, "subprotocol": "chat.v2", "duration_ms": 4});
+        assert_eq!(own(Kind::Open(open)), expected);
+    }
+
+    #[test]
+    fn a_close() {
+        let close = Close {
+            cause: "client",
+            code: Some(1000),
+            client_code: Some(1000),
+            upstream_code: None,
+            received: Traffic { messages: 1, bytes: 2, pings: 3 },
+            sent: Traffic { messages: 4, bytes: 5, pings: 6 },
+            duration: 7,
+        };
+        let expected = json!({
+            "event": "close", "cause": "client", "code": 1000, "client_code": 1000, "messages_in": 1, "bytes_in": 2,
+            "pings_in": 3, "messages_out": 4, "bytes_out": 5, "pings_out": 6, "duration_ms": 7,
+        });
+        assert_eq!(own(Kind::Close(close)), expected);
+    }
+
+    #[test]
+    fn a_refusal() {
+        let refusal = Refusal { status: 403, reason: "websocket_disabled", duration: 0 };
+        let expected = json!({"event": "refusal", "status": 403, "reason": "websocket_disabled", "duration_ms": 0});
+        assert_eq!(own(Kind::Refusal(refusal)), expected);
+    }
+
+    #[test]
+    fn text_is_one_readable_line() {
+        let refusal = Refusal { status: 404, reason: "no_route", duration: 5 };
+        let exchange = Exchange { route: None, upstream: None, endpoint: None, upstream_protocol: None, ..exchange() };
+        let mut out = Vec::new();
+        Record { time: 0, exchange, kind: Kind::Refusal(refusal) }.write(LogFormat::Text, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "1970-01-01T00:00:00.000Z refusal connection=1-2a listener=edge client=192.0.2.1 protocol=h1 method=GET \
+             host=chat.example.com path=/ws user_agent=\"curl/8 \\\"x\\\"\" request_id=r1 status=404 \
+             reason=no_route duration_ms=5\n"
+        );
+    }
+
+    #[test]
+    fn the_longest_address_fits() {
+        let client = Some("1111:2222:3333:4444:5555:6666:7777:8888".parse().unwrap());
+        let refusal = Kind::Refusal(Refusal { status: 400, reason: "r", duration: 0 });
+        let written = line(Exchange { client, ..Exchange::default() }, refusal);
+        assert_eq!(written["client"], "1111:2222:3333:4444:5555:6666:7777:8888");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_make_one_line(path: Vec<u8>, host: Vec<u8>, agent: Vec<u8>, protocol: Vec<u8>) {
+            let (path, host, agent) = (Some(&path[..]), Some(&host[..]), Some(&agent[..]));
+            let exchange = Exchange { path, host, user_agent: agent, ..exchange() };
+            let open = Open { status: 101, subprotocol: Some(&protocol), extensions: Some(&protocol), duration: 1 };
+            let written = line(exchange, Kind::Open(open));
+            prop_assert_eq!(written["host"].as_str(), Some(&*String::from_utf8_lossy(host.unwrap_or_default())));
+            prop_assert_eq!(written["subprotocol"].as_str(), Some(&*String::from_utf8_lossy(&protocol)));
+            prop_assert!(!written["path"].as_str().unwrap_or_default().contains('?'));
+            let mut text = Vec::new();
+            Record { time: 0, exchange, kind: Kind::Open(open) }.write_text(&mut text);
+            let text = String::from_utf8(text).unwrap();
+            prop_assert!(text.ends_with('\n') && !text.trim_end_matches('\n').chars().any(char::is_control));
+        }
+    }
+}

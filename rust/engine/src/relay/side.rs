@@ -1,0 +1,203 @@
+//! One side of a relay: its stream, what it has said, and what it has been told.
+
+use std::borrow::Cow;
+use std::io;
+use std::task::{Context, Poll};
+
+use super::outbox::Outbox;
+use crate::io::Stream;
+use crate::io::clock::Millis;
+use crate::ws::{Observer, Stop};
+
+/// Which side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Client,
+    Upstream,
+}
+
+impl Role {
+    pub const BOTH: [Self; 2] = [Self::Client, Self::Upstream];
+
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Upstream,
+            Self::Upstream => Self::Client,
+        }
+    }
+}
+
+/// What we have heard from a side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Frames; more may come.
+    Open,
+    /// Its Close; whatever follows is discarded.
+    Close,
+    /// It broke the rules or our patience; whatever follows is discarded.
+    Ignored,
+    /// The end of its stream, or we stopped waiting for it.
+    Done,
+}
+
+/// What we have told a side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Frames; more may follow.
+    Open,
+    /// A Close, the other side's or ours.
+    Close,
+    /// The end of the stream.
+    Fin,
+}
+
+/// A Close of our own that waits for its place between frames.
+#[derive(Clone, Debug)]
+pub struct Due {
+    /// `None` is a Close without a code.
+    pub code: Option<u16>,
+    pub reason: Cow<'static, str>,
+    /// Seconds to say in the reason as `retry=`.
+    pub retry: Option<u8>,
+    pub place: Stop,
+    /// When the nearest frame boundary must do, or the cut.
+    pub patience: Millis,
+}
+
+/// A Ping of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ping {
+    None,
+    /// To be sent at the next frame boundary.
+    Due,
+    /// Sent and not answered; `token` is its payload, 0 where a foreign Ping stands in for ours.
+    Sent { token: u64, at: Millis },
+}
+
+#[derive(Debug)]
+pub struct Side {
+    pub stream: Stream,
+    /// Checks what this side sends.
+    pub observer: Observer,
+    /// The head of a frame, or a control frame, of which this side has sent a part only.
+    pub partial: Vec<u8>,
+    pub outbox: Outbox,
+    pub heard: Heard,
+    pub told: Told,
+    /// The Close it sent: `Some(None)` is one without a code.
+    pub close_heard: Option<Option<u16>>,
+    /// The Close of ours that it was told.
+    pub close_told: Option<Option<u16>>,
+    pub due: Option<Due>,
+    pub ping: Ping,
+    /// A Ping of the other side's was passed to this one and has not been answered.
+    pub foreign_ping: bool,
+    /// Its stream ended without a Close, or failed.
+    pub lost: bool,
+    /// Nothing can be written any more.
+    pub broken: bool,
+    /// FIN has gone out.
+    pub shut: bool,
+    /// A TLS session may hold bytes that were written.
+    unflushed: bool,
+    pub last_heard: Millis,
+    /// Once it is being closed: when we stop waiting for its next step.
+    pub deadline: Option<Millis>,
+    /// Whether the Close has left the outbox.
+    pub close_gone: bool,
+    /// Bytes that came after we had told the other side a Close.
+    pub discarded: u64,
+}
+
+impl Side {
+    pub fn new(stream: Stream, observer: Observer, now: Millis) -> Self {
+        Self {
+            stream,
+            observer,
+            partial: Vec::new(),
+            outbox: Outbox::default(),
+            heard: Heard::Open,
+            told: Told::Open,
+            close_heard: None,
+            close_told: None,
+            due: None,
+            ping: Ping::None,
+            foreign_ping: false,
+            lost: false,
+            broken: false,
+            shut: false,
+            unflushed: false,
+            last_heard: now,
+            deadline: None,
+            close_gone: false,
+            discarded: 0,
+        }
+    }
+
+    /// Writes `bytes` at once as far as the socket takes them, and keeps the rest.
+    pub fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
+        if self.broken || bytes.is_empty() {
+            return;
+        }
+        let mut rest = bytes;
+        if self.outbox.is_empty() {
+            match self.stream.poll_write(cx, bytes) {
+                Poll::Ready(Ok(written)) => rest = &bytes[written..],
+                Poll::Ready(Err(_)) => return self.fail(),
+                Poll::Pending => {}
+            }
+            self.unflushed = matches!(self.stream, Stream::Tls(_));
+        }
+        self.outbox.tail().extend_from_slice(rest);
+    }
+
+    /// Pushes out what is kept. True when nothing is left, so that more may be read for this side.
+    pub fn flush(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.broken {
+            return true;
+        }
+        let had = !self.outbox.is_empty();
+        match self.poll_flush(cx, had) {
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(_)) => {
+                self.fail();
+                true
+            }
+            Poll::Pending => false,
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>, had: bool) -> Poll<io::Result<()>> {
+        if had {
+            std::task::ready!(self.outbox.poll_flush(cx, &mut self.stream))?;
+            self.unflushed = matches!(self.stream, Stream::Tls(_));
+        }
+        if self.unflushed {
+            std::task::ready!(self.stream.poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Nothing can be written to it any more. What it said before may still be there to be read, a Close perhaps.
+    pub fn fail(&mut self) {
+        self.broken = true;
+        self.outbox.discard();
+    }
+
+    /// Its stream ended.
+    pub fn end_of_stream(&mut self) {
+        self.lost |= self.heard == Heard::Open;
+        self.heard = Heard::Done;
+    }
+
+    /// Whether bytes are still on their way to it.
+    pub fn has_unsent(&self) -> bool {
+        !self.broken && (!self.outbox.is_empty() || self.unflushed)
+    }
+
+    /// Whether this side needs nothing more from us.
+    pub fn is_finished(&self) -> bool {
+        self.heard == Heard::Done && (self.shut || self.broken)
+    }
+}

@@ -1,0 +1,71 @@
+//! The paths of the configuration, in the form that requests are compared in.
+
+use std::borrow::Cow;
+
+use regex::bytes::Regex;
+
+use super::path::{self, BadPath};
+use super::regexes;
+use crate::error::Fault;
+use crate::snapshot::PathMatch;
+
+#[derive(Debug)]
+pub(super) enum PathPattern {
+    Any,
+    Exact(Box<[u8]>),
+    /// Without the slash at its end: `/` is empty here.
+    Prefix(Box<[u8]>),
+    StartsWith(Box<[u8]>),
+    Regex(Regex),
+}
+
+impl PathPattern {
+    /// # Errors
+    /// A regex that is none, or a path that no request can have.
+    pub(super) fn compile(path: &PathMatch, pointer: &str) -> Result<Self, Fault> {
+        let compiled = match path {
+            PathMatch::Any => Ok(Self::Any),
+            PathMatch::Exact(text) => literal(text, "").map(Self::Exact),
+            PathMatch::Prefix(text) => {
+                literal(text, "").map(|text| Self::Prefix(text.strip_suffix(b"/").unwrap_or(&text).into()))
+            }
+            // Where it ends a segment may go on: `/.` takes `/.well-known`.
+            PathMatch::StartsWith(text) => literal(text, "x").map(Self::StartsWith),
+            PathMatch::Regex(pattern) => regexes::compile_path(pattern).map(Self::Regex),
+        };
+        compiled.map_err(|message| Fault::new(pointer, message))
+    }
+
+    /// The groups of a regex, the whole match left out.
+    pub(super) fn groups(&self) -> Option<usize> {
+        match self {
+            Self::Regex(regex) => Some(regex.captures_len() - 1),
+            _ => None,
+        }
+    }
+}
+
+fn literal(text: &str, behind: &str) -> Result<Box<[u8]>, String> {
+    if !text.starts_with('/') {
+        return Err(format!("the path `{text}` does not begin with `/`"));
+    }
+    if text.contains(['?', '#']) {
+        return Err(format!("the path `{text}` has a `?` or `#`: a query is matched by its parameters"));
+    }
+    let encoded = encode(text);
+    let refuse = |bad: BadPath| format!("no request can have the path `{text}`: {}", bad.text());
+    let normal = path::normalise(&encoded).map_err(refuse)?;
+    if path::has_dot_segment(&[&normal, behind.as_bytes()].concat()) {
+        return Err(refuse(BadPath::DotSegment));
+    }
+    Ok(normal.into())
+}
+
+/// People write `/café`; it comes as `/caf%C3%A9`.
+fn encode(text: &str) -> Cow<'_, [u8]> {
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Cow::Borrowed(text.as_bytes());
+    }
+    let encode = |byte: u8| if byte.is_ascii_graphic() { vec![byte] } else { format!("%{byte:02X}").into_bytes() };
+    Cow::Owned(text.bytes().flat_map(encode).collect())
+}

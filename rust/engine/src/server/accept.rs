@@ -1,0 +1,172 @@
+//! From a listening socket to a session: accept, PROXY header, TLS.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use rustls::server::Acceptor;
+use tokio::time::timeout;
+use tokio_rustls::LazyConfigAcceptor;
+
+use super::connection;
+use super::listening::{ListenSocket, Listening};
+use super::permit::Permit;
+use super::session::{Session, TlsFacts};
+use super::state::State;
+use super::worker::{Command, Worker};
+use crate::io::proxy_protocol::{self, ParsedProxy, ProxyHeader};
+use crate::io::{Raw, Rewind, Stream};
+use crate::log::Level;
+use crate::tls;
+
+/// How long accepting pauses when the process is out of descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(50);
+/// A worker gives a connection away only if it has this many more than the idlest one.
+const IMBALANCE: usize = 4;
+
+/// A connection as it came off the socket.
+#[derive(Debug)]
+pub struct Accepted {
+    pub raw: Raw,
+    pub peer: Option<SocketAddr>,
+    pub permit: Permit,
+}
+
+/// Accepts until the gate closes.
+pub async fn run(worker: Rc<Worker>, socket: Arc<ListenSocket>) {
+    let listening = socket.listening.clone();
+    let listener = match socket.listener() {
+        Ok(listener) => listener,
+        Err(error) => return worker.shared.say(Level::Error, "accept", format!("{}: {error}", listening.address)),
+    };
+    // The engine keeps the socket itself; it must be able to close it without asking us.
+    drop(socket);
+    loop {
+        if listening.open.load(Relaxed) >= connection_limit(&worker, &listening) {
+            worker.tallies.accept_paused(&listening.address, "connections");
+            tokio::select! { () = listening.gate.closed() => return, () = listening.freed.notified() => continue }
+        }
+        let accepted = tokio::select! {
+            biased;
+            () = listening.gate.closed() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((raw, peer)) => dispatch(&worker, &listening, raw, peer),
+            // The client was gone before we came to it.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+            Err(error) => {
+                if worker.tallies.accept_paused(&listening.address, "resources") {
+                    let message = format!("{}: accepting pauses: {error}", listening.address);
+                    worker.shared.say(Level::Warning, "accept_paused", message);
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn connection_limit(worker: &Worker, listening: &Listening) -> u64 {
+    let Some(state) = worker.shared.state() else { return u64::MAX };
+    let listener = state.listener(&listening.key);
+    listener.and_then(|index| state.snapshot.listeners[index].limits.connections).unwrap_or(u64::MAX)
+}
+
+/// Gives the connection to the worker that has the least to do.
+fn dispatch(worker: &Rc<Worker>, listening: &Arc<Listening>, raw: Raw, peer: Option<SocketAddr>) {
+    let mine = worker.load.load(Relaxed);
+    let idlest = worker.peers.iter().min_by_key(|peer| peer.load.load(Relaxed));
+    let target = idlest.filter(|idlest| idlest.load.load(Relaxed) + IMBALANCE <= mine);
+    let load = target.map_or(&worker.load, |target| &target.load).clone();
+    let permit = Permit::new(worker.shared.clone(), listening.clone(), load);
+    match target {
+        None => serve(worker, Accepted { raw, peer, permit }),
+        Some(target) => {
+            if let Ok(loose) = raw.detach() {
+                // A worker that has ended takes nothing; then the connection closes with the dropped command.
+                let _ = target.commands.send(Command::Serve(loose, peer, permit));
+            }
+        }
+    }
+}
+
+/// Starts to serve a connection on this worker.
+pub fn serve(worker: &Rc<Worker>, accepted: Accepted) {
+    tokio::task::spawn_local(connection::serve(worker.clone(), accepted));
+}
+
+/// PROXY header and TLS, as the listener has them. None when the connection is not worth an answer; it was counted.
+pub async fn establish(worker: &Rc<Worker>, accepted: Accepted) -> Option<Session> {
+    let state = worker.shared.state()?;
+    let listener = state.listener(&accepted.permit.listening.key)?;
+    let settings = &state.snapshot.listeners[listener];
+    worker.tallies.accepted(&settings.name);
+    let handshake = establish_on(worker, &state, listener, accepted);
+    match timeout(Duration::from_millis(settings.tls_timeout), handshake).await {
+        Ok(Ok(session)) => Some(session),
+        Ok(Err(reason)) => {
+            worker.tallies.not_established(&settings.name, reason);
+            None
+        }
+        Err(_) => {
+            worker.tallies.not_established(&settings.name, "timeout");
+            None
+        }
+    }
+}
+
+async fn establish_on(
+    worker: &Rc<Worker>,
+    state: &State,
+    listener: usize,
+    accepted: Accepted,
+) -> Result<Session, &'static str> {
+    let Accepted { mut raw, mut peer, permit } = accepted;
+    let settings = &state.snapshot.listeners[listener];
+    let mut early = Vec::new();
+    let from_proxy = peer.is_some_and(|peer| settings.proxy_protocol.iter().any(|net| net.contains(&peer.ip())));
+    if from_proxy {
+        if let Some(source) = read_proxy_header(&mut raw, &mut early).await? {
+            peer = Some(source);
+        }
+    }
+    let id = worker.shared.serial();
+    match &state.listeners[listener].tls {
+        None => Ok(Session::new(Stream::Raw(raw), early, peer, None, permit, id)),
+        Some(server) => {
+            let start = LazyConfigAcceptor::new(Acceptor::default(), Rewind::new(raw, early)).await;
+            let start = start.map_err(|_| "tls")?;
+            let name = start.client_hello().server_name().map(str::to_ascii_lowercase);
+            let facts = TlsFacts { rule: server.rule(name.as_deref()), server_name: name };
+            let config = server.config(facts.server_name.as_deref());
+            let small = |session: &mut rustls::ServerConnection| session.set_buffer_limit(Some(tls::BUFFER_LIMIT));
+            let stream = start.into_stream_with(config, small).await.map_err(|_| "tls")?;
+            Ok(Session::new(Stream::Tls(Box::new(stream)), Vec::new(), peer, Some(facts), permit, id))
+        }
+    }
+}
+
+/// Reads the PROXY header; what came behind it stays in `early`. None where the proxy speaks for itself.
+async fn read_proxy_header(raw: &mut Raw, early: &mut Vec<u8>) -> Result<Option<SocketAddr>, &'static str> {
+    loop {
+        match proxy_protocol::parse(early).map_err(|_| "proxy_header")? {
+            ParsedProxy::Complete { header, consumed } => {
+                early.drain(..consumed);
+                return Ok(match header {
+                    ProxyHeader::Addresses { source, .. } => Some(source),
+                    _ => None,
+                });
+            }
+            ParsedProxy::Partial => {}
+        }
+        let mut chunk = [0; 512];
+        let read = tokio::io::AsyncReadExt::read(raw, &mut chunk).await.map_err(|_| "proxy_header")?;
+        if read == 0 {
+            return Err("proxy_header");
+        }
+        early.extend_from_slice(&chunk[..read]);
+    }
+}

@@ -1,0 +1,72 @@
+//! The life of one connection, in order. Read this first.
+//!
+//! ```text
+//! accept ─ PROXY header ─ TLS ─▶ session
+//!   └─▶ head ─▶ route ─▶ handshake check ─▶ plan ─┬─▶ answer of our own
+//!          ▲                                      ├─▶ HTTP: dial or reuse, stream both ways ──┐
+//!          └──────────────── next request ◀───────┴───────────────────────────────────────────┘
+//!                                                 └─▶ WebSocket: dial, handshake, 101 ─▶ relay ─▶ one record
+//! ```
+//!
+//! Nothing is answered before the upstream has; nothing of the client's stream behind its head is sent before the
+//! handshake is validated. Each request decides from one state, loaded once. The relay keeps a lease and lets the state
+//! go.
+
+use std::rc::Rc;
+
+use super::accept::{self, Accepted};
+use super::exchange::{self, Exchange, Plan};
+use super::session::{NoHead, Session};
+use super::worker::Worker;
+use super::{echo, lifecycle, proxy, websocket};
+use crate::error::Refusal;
+use crate::http::RequestHead;
+
+/// What follows an exchange.
+#[derive(Debug)]
+pub enum Step {
+    /// Another request may come.
+    Next,
+    /// The connection ends, and the client gets our last words.
+    Close,
+    /// The client is gone, or must not believe the answer complete: the connection ends at once.
+    Drop,
+    /// The connection is a WebSocket now.
+    Relay(Box<lifecycle::Grant>),
+}
+
+/// Serves one connection from accept to its end.
+pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let Some(mut session) = accept::establish(&worker, accepted).await else { return };
+    loop {
+        let step = match session.next_head(&worker).await {
+            Ok(head) => serve_request(&worker, &mut session, head).await,
+            Err(NoHead::Refused(refusal)) => refuse_head(&worker, &mut session, &refusal).await,
+            Err(NoHead::Closed) => Step::Drop,
+        };
+        match step {
+            Step::Next => {}
+            Step::Close => return session.close().await,
+            Step::Drop => return,
+            Step::Relay(grant) => return lifecycle::begin(&worker, session, *grant),
+        }
+    }
+}
+
+async fn serve_request(worker: &Rc<Worker>, session: &mut Session, head: RequestHead) -> Step {
+    let Some(mut exchange) = Exchange::new(worker, session, head) else { return Step::Close };
+    match exchange::decide(session, &mut exchange) {
+        Ok(Plan::Answer(answer)) => exchange.answer(worker, session, &answer).await,
+        Ok(Plan::Echo) => echo::request(worker, session, &exchange).await,
+        Ok(Plan::EchoWebSocket(offer)) => echo::websocket(worker, session, exchange, &offer).await,
+        Ok(Plan::Forward) => proxy::forward(worker, session, exchange).await,
+        Ok(Plan::WebSocket(offer)) => websocket::bridge(worker, session, exchange, offer).await,
+        Err(refusal) => exchange.refuse(worker, session, &refusal).await,
+    }
+}
+
+/// There is no request to speak of: the bytes are no HTTP, or too many, or too slow.
+async fn refuse_head(worker: &Rc<Worker>, session: &mut Session, refusal: &Refusal) -> Step {
+    exchange::refuse_unread(worker, session, refusal).await;
+    Step::Close
+}

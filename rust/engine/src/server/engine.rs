@@ -1,0 +1,270 @@
+//! The engine as its owner sees it: prepare, commit, drain, stop.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc::unbounded_channel;
+
+use super::drain::Pace;
+use super::listening::{BindKey, ListenSocket};
+use super::shared::Shared;
+use super::state::{Secrets, State, bind_keys};
+use super::worker::{self, Command, WorkerHandle};
+use crate::error::{Cause, Fault};
+use crate::log::Level;
+use crate::metrics::{self, Metrics};
+use crate::relay::Order;
+use crate::snapshot::{Endpoint, Snapshot};
+
+/// How long a worker may take to answer a question.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long a close by the operator waits for the end of a message, in milliseconds.
+const KILL_PATIENCE: u64 = 5_000;
+
+/// Worker threads and what they serve.
+#[derive(Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    workers: Arc<Vec<WorkerHandle>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// What listens now. Held through prepare and commit, so that one change at a time is made.
+    sockets: Mutex<HashMap<BindKey, Arc<ListenSocket>>>,
+}
+
+/// A configuration that is built and bound, but not serving.
+#[derive(Debug)]
+pub struct Prepared {
+    state: State,
+    bound: HashMap<BindKey, Arc<ListenSocket>>,
+}
+
+impl Engine {
+    /// Starts `workers` threads; one for each core that this process may use when not said.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(workers: Option<usize>) -> std::io::Result<Self> {
+        let count = workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1);
+        let shared = Arc::new(Shared::default());
+        let (handles, receivers): (Vec<_>, Vec<_>) = (0..count)
+            .map(|_| {
+                let (commands, receiver) = unbounded_channel();
+                let handle = WorkerHandle { commands, metrics: Arc::new(Metrics::default()), load: Arc::default() };
+                (handle, receiver)
+            })
+            .unzip();
+        let workers = Arc::new(handles);
+        let mut threads = Vec::with_capacity(count);
+        for (index, receiver) in receivers.into_iter().enumerate() {
+            let (shared, workers) = (shared.clone(), workers.clone());
+            let work = move || worker::run(index, shared, workers, receiver);
+            threads.push(thread::Builder::new().name(format!("worker-{index}")).spawn(work)?);
+        }
+        Ok(Self { shared, workers, threads: Mutex::new(threads), sockets: Mutex::default() })
+    }
+
+    /// Builds everything from `snapshot` and binds what is new. Nothing changes for what runs.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn prepare(&self, snapshot: Snapshot, secrets: &Secrets) -> Result<Prepared, Vec<Fault>> {
+        let running = self.shared.state();
+        let state = State::build(snapshot, secrets, running.as_deref())?;
+        let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let bound = bind_new(&state.snapshot, &sockets)?;
+        Ok(Prepared { state, bound })
+    }
+
+    /// Serves from `prepared` at once. What left the configuration drains.
+    pub fn commit(&self, prepared: Prepared) -> u64 {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let Prepared { state, bound } = prepared;
+        let generation = state.generation;
+        let gone: Vec<BindKey> = sockets.keys().filter(|key| state.listener(key).is_none()).cloned().collect();
+        self.shared.state.store(Some(Arc::new(state)));
+        for (turn, (key, socket)) in bound.into_iter().enumerate() {
+            self.tell(turn % self.workers.len(), Command::Listen(socket.clone()));
+            sockets.insert(key, socket);
+        }
+        for key in gone {
+            if let Some(socket) = sockets.remove(&key) {
+                socket.listening.gate.close();
+            }
+        }
+        drop(sockets);
+        self.tell_all(|| Command::Reconcile);
+        generation
+    }
+
+    /// Replaces the endpoints of a running upstream.
+    ///
+    /// # Errors
+    /// When there is no such upstream.
+    pub fn set_endpoints(&self, upstream: &str, endpoints: &[Endpoint]) -> Result<(), Fault> {
+        let state = self.shared.state();
+        let found = state.as_ref().and_then(|state| state.upstreams.iter().find(|one| *one.name == *upstream));
+        let found = found.ok_or_else(|| Fault::new("", format!("no upstream is called {upstream}")))?;
+        found.set_endpoints(endpoints);
+        Ok(())
+    }
+
+    /// The addresses that listen now, by listener.
+    pub fn listeners(&self) -> Value {
+        let Some(state) = self.shared.state() else { return json!([]) };
+        let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let describe = |listener: &crate::snapshot::Listener| {
+            let addresses: Vec<&str> =
+                bind_keys(listener).filter_map(|key| sockets.get(&key)).map(|s| &*s.listening.address).collect();
+            json!({"name": listener.name, "addresses": addresses})
+        };
+        state.snapshot.listeners.iter().map(describe).collect()
+    }
+
+    /// All counters, summed.
+    pub fn metrics(&self) -> Value {
+        let own = Metrics::default();
+        self.measure(&own);
+        metrics::sum(self.workers.iter().map(|worker| &*worker.metrics).chain([&own]))
+    }
+
+    /// What is not counted by workers but can be seen.
+    fn measure(&self, own: &Metrics) {
+        own.counter("tidegate_panics_total", &[]).add(self.shared.panics.load(Relaxed));
+        for (index, worker) in self.workers.iter().enumerate() {
+            let load = worker.load.load(Relaxed) as u64;
+            own.gauge("tidegate_worker_connections", &[("worker", &index.to_string())]).add(load);
+        }
+        for socket in self.sockets.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            let listening = &socket.listening;
+            own.gauge("tidegate_connections", &[("address", &listening.address)]).add(listening.open.load(Relaxed));
+        }
+        let Some(state) = self.shared.state() else { return };
+        own.gauge("tidegate_config_generation", &[]).add(state.generation);
+        if let Some(sink) = &state.access_log {
+            own.counter("tidegate_log_dropped_total", &[]).add(sink.dropped());
+        }
+        for upstream in &state.upstreams {
+            for endpoint in upstream.endpoints() {
+                let labels = [("upstream", &*upstream.name), ("endpoint", &*endpoint.address())];
+                own.gauge("tidegate_endpoint_connections", &labels).add(endpoint.load());
+                own.counter("tidegate_endpoint_connect_failures_total", &labels).add(endpoint.failures());
+            }
+        }
+    }
+
+    /// The live WebSockets.
+    pub fn connections(&self) -> Value {
+        let (answer, answers) = mpsc::channel();
+        self.tell_all(|| Command::Describe(answer.clone()));
+        drop(answer);
+        let mut all = Vec::new();
+        while let Ok(some) = answers.recv_timeout(ANSWER) {
+            all.extend(some);
+        }
+        Value::Array(all)
+    }
+
+    /// Closes one WebSocket; false when there is none of that id.
+    pub fn close(&self, id: &str, code: u16, reason: &str) -> bool {
+        let Ok(id) = u64::from_str_radix(id, 16) else { return false };
+        let order = Order { cause: Cause::Killed, code, reason: reason.to_owned().into(), retry: None, patience: KILL_PATIENCE };
+        let (answer, answers) = mpsc::channel();
+        self.tell_all(|| Command::Close(id, order.clone(), answer.clone()));
+        drop(answer);
+        std::iter::from_fn(|| answers.recv_timeout(ANSWER).ok()).any(|found| found)
+    }
+
+    /// What the engine has to say, as JSON texts; waits up to `patience` for it.
+    pub fn events(&self, patience: Duration) -> Vec<String> {
+        self.shared.events.wait(patience)
+    }
+
+    /// Begins to drain: not ready at once, no new connections after the delay, then paced Close frames, then the cut.
+    pub fn drain(self: &Arc<Self>) {
+        if self.shared.draining.swap(true, Relaxed) {
+            return;
+        }
+        let engine = self.clone();
+        let _ = thread::Builder::new().name("drain".into()).spawn(move || engine.run_drain());
+    }
+
+    fn run_drain(&self) {
+        let drain = self.shared.state().map(|state| state.snapshot.drain);
+        let (delay, window, timeout) = drain.map_or((0, 0, 0), |drain| (drain.delay, drain.window, drain.timeout));
+        self.shared.say(Level::Info, "drain", "draining");
+        thread::sleep(Duration::from_millis(delay));
+        for (_, socket) in self.sockets.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+            socket.listening.gate.close();
+        }
+        let count = self.shared.websockets.load(Relaxed);
+        let rest = timeout.saturating_sub(delay);
+        let pace = Pace::new(count, window.min(rest), rest, Cause::Drain);
+        self.tell_all(|| Command::Drain(pace));
+        if !self.shared.wait_empty(Duration::from_millis(rest)) {
+            let left = self.shared.connections.load(Relaxed);
+            self.shared.say(Level::Warning, "drain", format!("cutting {left} connections that did not end in time"));
+            self.tell_all(|| Command::Cut);
+        }
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.shared.is_draining()
+    }
+
+    /// Waits up to `patience` until no connection is left.
+    pub fn wait_drained(&self, patience: Duration) -> bool {
+        self.shared.wait_empty(patience)
+    }
+
+    /// Ends the threads; what is left is cut.
+    pub fn stop(&self) {
+        for (_, socket) in self.sockets.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+            socket.listening.gate.close();
+        }
+        self.tell_all(|| Command::Stop);
+        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _ = thread.join();
+        }
+        if let Some(sink) = self.shared.state().and_then(|state| state.access_log.clone()) {
+            sink.flush(ANSWER);
+        }
+    }
+
+    fn tell(&self, worker: usize, command: Command) {
+        // A worker that has ended is told nothing.
+        let _ = self.workers[worker].commands.send(command);
+    }
+
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        (0..self.workers.len()).for_each(|worker| self.tell(worker, command()));
+    }
+}
+
+fn bind_new(
+    snapshot: &Snapshot,
+    sockets: &HashMap<BindKey, Arc<ListenSocket>>,
+) -> Result<HashMap<BindKey, Arc<ListenSocket>>, Vec<Fault>> {
+    let mut bound = HashMap::new();
+    let mut faults = Vec::new();
+    for (index, listener) in snapshot.listeners.iter().enumerate() {
+        for (position, bind) in listener.binds.iter().enumerate() {
+            let key = BindKey::new(bind, &listener.name, position);
+            if sockets.contains_key(&key) {
+                continue;
+            }
+            match ListenSocket::bind(bind, key.clone()) {
+                Ok(socket) => drop(bound.insert(key, Arc::new(socket))),
+                Err(error) => faults.push(bind_fault(index, position, error.0)),
+            }
+        }
+    }
+    if faults.is_empty() { Ok(bound) } else { Err(faults) }
+}
+
+fn bind_fault(index: usize, position: usize, message: String) -> Fault {
+    Fault::new(format!("/listeners/{index}/binds/{position}"), message)
+}

@@ -1,0 +1,173 @@
+//! A WebSocket from its 101 to its record: lease, relay, log, counters.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+
+use super::exchange::Exchange;
+use super::leases::{self, Facts, Lease};
+use super::permit::Permit;
+use super::session::Session;
+use super::worker::Worker;
+use super::{drain, exchange};
+use crate::io::{Stream, clock};
+use crate::log::{self, Kind};
+use crate::relay::{End, Relay, Running, Start, Traffic};
+use crate::upstream;
+use crate::ws::Counts;
+use crate::ws::handshake::Accepted;
+
+/// A WebSocket that was let in: what the lease and the relay are made of.
+#[derive(Debug)]
+pub struct Grant {
+    pub exchange: Exchange,
+    pub accepted: Accepted,
+    pub upstream: Stream,
+    /// What the upstream sent behind its handshake.
+    pub upstream_early: Vec<u8>,
+    /// None where the gateway itself is the server.
+    pub endpoint: Option<upstream::Permit>,
+}
+
+/// Hands the connection over to a relay. The task that read the handshake ends here, and its memory goes.
+pub fn begin(worker: &Rc<Worker>, session: Session, grant: Grant) {
+    let id = session.id;
+    let Grant { exchange, accepted, upstream, upstream_early, endpoint } = grant;
+    exchange.count_handshake(worker, 101, "");
+    exchange.log_open(id, &accepted);
+    let (client, client_early, permit) = session.take();
+    let start = Start {
+        client,
+        upstream,
+        settings: exchange.websocket().clone(),
+        metrics: exchange.relay_metrics(worker),
+        deflate: accepted.deflate.is_some(),
+        client_early,
+        upstream_early,
+    };
+    let lease = lease(worker, id, &exchange, endpoint, permit);
+    lease.gauge.add(1);
+    worker.shared.websockets.fetch_add(1, Relaxed);
+    let relay = Rc::new(RefCell::new(Relay::new(start)));
+    worker.leases.insert(relay.clone(), lease);
+    drain::latecomer(worker, id);
+    tokio::task::spawn_local(Tracked { worker: worker.clone(), id, running: Running(relay) });
+}
+
+fn lease(
+    worker: &Worker,
+    id: u64,
+    exchange: &Exchange,
+    endpoint: Option<upstream::Permit>,
+    connection: Permit,
+) -> Lease {
+    let (state, route) = (&exchange.state, exchange.route_index());
+    let listener = state.listeners[exchange.listener].name.clone();
+    let upstream = exchange.upstream_name();
+    let name = state.routes[route].name.clone();
+    Lease {
+        id,
+        gauge: worker.tallies.live(&listener, &name, &upstream),
+        listener,
+        route: name,
+        fingerprint: state.routes[route].fingerprint,
+        upstream,
+        facts: Box::new(Facts {
+            client: exchange.client,
+            host: exchange.host().into(),
+            path: exchange.head.target.path().into(),
+            request_id: exchange.request_id.as_bytes().into(),
+            user_agent: exchange.head.fields.first("user-agent").map(Into::into),
+        }),
+        opened: clock::now(),
+        endpoint,
+        connection,
+    }
+}
+
+/// A relay's task: drives it, keeps its deadline known, and closes the books at the end, also when it panics.
+struct Tracked {
+    worker: Rc<Worker>,
+    id: u64,
+    running: Running,
+}
+
+impl Future for Tracked {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = Pin::new(&mut self.running).poll(cx);
+        if self.running.0.borrow_mut().take_hurried() {
+            self.worker.leases.arm(self.id);
+        }
+        let end = ready!(polled);
+        self.finish(&end);
+        Poll::Ready(())
+    }
+}
+
+impl Tracked {
+    fn finish(&self, end: &End) {
+        let Some(lease) = self.worker.leases.remove(self.id) else { return };
+        let traffic = self.running.0.borrow().traffic();
+        let lasted = clock::now() - lease.opened;
+        self.worker.tallies.closed(&lease.route, end, lasted);
+        log_close(&self.worker, &lease, end, &traffic, lasted);
+        release(&self.worker, &lease);
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        // Only a task that did not come to its end still has its lease.
+        if let Some(lease) = self.worker.leases.remove(self.id) {
+            release(&self.worker, &lease);
+        }
+    }
+}
+
+fn release(worker: &Worker, lease: &Lease) {
+    lease.gauge.subtract(1);
+    worker.shared.websockets.fetch_sub(1, Relaxed);
+}
+
+fn log_close(worker: &Worker, lease: &Lease, end: &End, traffic: &Traffic, lasted: u64) {
+    let Some(state) = worker.shared.state() else { return };
+    let facts = &lease.facts;
+    let exchange = log::Exchange {
+        connection: &leases::name(lease.id),
+        listener: &lease.listener,
+        route: Some(&lease.route),
+        client: facts.client,
+        protocol: "h1",
+        upstream: Some(&lease.upstream).map(|name| &**name).filter(|name| !name.is_empty()),
+        endpoint: lease.endpoint.as_ref().map(|permit| &*permit.endpoint().name),
+        upstream_protocol: lease.endpoint.as_ref().map(|_| "h1"),
+        method: Some(b"GET"),
+        host: Some(&facts.host),
+        path: Some(&facts.path),
+        user_agent: facts.user_agent.as_deref(),
+        request_id: Some(&facts.request_id),
+    };
+    let close = log::Close {
+        cause: end.cause.label(),
+        code: end.code(),
+        client_code: end.client_close.flatten(),
+        upstream_code: end.upstream_close.flatten(),
+        received: sums(&traffic.client),
+        sent: sums(&traffic.upstream),
+        duration: lasted,
+    };
+    exchange::write_log(&state, exchange, Kind::Close(close));
+}
+
+fn sums(counts: &Counts) -> log::Traffic {
+    log::Traffic {
+        messages: counts.messages_text + counts.messages_binary,
+        bytes: counts.bytes,
+        pings: counts.pings,
+    }
+}

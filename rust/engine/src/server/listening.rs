@@ -1,0 +1,109 @@
+//! Sockets that listen, and what their connections share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use socket2::Socket;
+use tokio::sync::Notify;
+
+use crate::io;
+use crate::snapshot::Bind;
+
+/// What makes a socket the same one in the next configuration: its address. Two sockets on port 0 are never the same
+/// one, so there the listener's name and the position belong to it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BindKey {
+    bind: Bind,
+    place: Option<(String, usize)>,
+}
+
+impl BindKey {
+    pub fn new(bind: &Bind, listener: &str, position: usize) -> Self {
+        let is_any_port = matches!(bind, Bind::Tcp(address) if address.port() == 0);
+        Self { bind: bind.clone(), place: is_any_port.then(|| (listener.to_owned(), position)) }
+    }
+}
+
+/// Tells everybody who waits that something is over. Opens never again.
+#[derive(Debug, Default)]
+pub struct Gate {
+    closed: AtomicBool,
+    notify: Notify,
+}
+
+impl Gate {
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
+    }
+
+    pub fn close(&self) {
+        self.closed.store(true, Relaxed);
+        self.notify.notify_waiters();
+    }
+
+    /// Returns once the gate is closed.
+    pub async fn closed(&self) {
+        let mut notified = std::pin::pin!(self.notify.notified());
+        notified.as_mut().enable();
+        if !self.is_closed() {
+            notified.await;
+        }
+    }
+}
+
+/// A bound address, for as long as a connection that came through it lives.
+#[derive(Debug)]
+pub struct Listening {
+    pub key: BindKey,
+    /// The address really bound, as text.
+    pub address: String,
+    /// Closed when the listener goes or the gateway drains: connections end at the next opportunity.
+    pub gate: Gate,
+    /// Connections that are open.
+    pub open: AtomicU64,
+    /// A connection ended while accepting was paused.
+    pub freed: Notify,
+}
+
+/// The socket itself.
+#[derive(Debug)]
+pub struct ListenSocket {
+    socket: Socket,
+    pub listening: Arc<Listening>,
+    /// The file to remove with the socket.
+    path: Option<PathBuf>,
+}
+
+impl ListenSocket {
+    /// Binds and listens.
+    pub fn bind(bind: &Bind, key: BindKey) -> Result<Self, io::BindError> {
+        let socket = io::bind(bind)?;
+        let bound = socket.local_addr().ok().and_then(|address| address.as_socket());
+        let (address, path) = match bind {
+            Bind::Tcp(address) => (bound.unwrap_or(*address).to_string(), None),
+            Bind::Unix(path) => (format!("unix:{}", path.display()), Some(path.clone())),
+        };
+        let listening = Listening {
+            key,
+            address,
+            gate: Gate::default(),
+            open: AtomicU64::new(0),
+            freed: Notify::new(),
+        };
+        Ok(Self { socket, listening: Arc::new(listening), path })
+    }
+
+    /// A handle for accepting on the runtime of the caller.
+    pub fn listener(&self) -> std::io::Result<io::Listener> {
+        io::Listener::new(self.socket.try_clone()?, self.path.is_some())
+    }
+}
+
+impl Drop for ListenSocket {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Listeners, workers, and the story of a connection: begin with [`connection`].
+
+mod accept;
+mod answer;
+mod connection;
+mod drain;
+mod echo;
+mod engine;
+mod exchange;
+mod forwarded;
+mod leases;
+mod lifecycle;
+mod listening;
+mod permit;
+mod proxy;
+mod pump;
+mod session;
+mod shared;
+mod state;
+mod tally;
+mod timers;
+mod websocket;
+mod worker;
+
+pub use self::engine::{Engine, Prepared};
+pub use self::state::{Secrets, State};

@@ -1,0 +1,36 @@
+//! Places that connections take up, given back when dropped, whatever happened.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::listening::Listening;
+use super::shared::Shared;
+
+/// One connection's place: on its listener, in its worker and in the engine.
+#[derive(Debug)]
+pub struct Permit {
+    pub shared: Arc<Shared>,
+    pub listening: Arc<Listening>,
+    load: Arc<AtomicUsize>,
+}
+
+impl Permit {
+    pub fn new(shared: Arc<Shared>, listening: Arc<Listening>, load: Arc<AtomicUsize>) -> Self {
+        shared.connections.fetch_add(1, Relaxed);
+        listening.open.fetch_add(1, Relaxed);
+        load.fetch_add(1, Relaxed);
+        Self { shared, listening, load }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.load.fetch_sub(1, Relaxed);
+        self.listening.open.fetch_sub(1, Relaxed);
+        self.listening.freed.notify_one();
+        if std::thread::panicking() {
+            self.shared.note_panic();
+        }
+        self.shared.leave();
+    }
+}

@@ -1,0 +1,135 @@
+//! One HTTP/1.1 connection from a client, between and before its exchanges.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::permit::Permit;
+use super::worker::Worker;
+use crate::error::{Refusal, refusal};
+use crate::http::{BadHead, Parsed, RequestHead, Scan, resume_request};
+use crate::io::Stream;
+use crate::tls::RuleId;
+
+/// How long a closing connection may take to read our last words.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What TLS told about a connection.
+#[derive(Debug)]
+pub struct TlsFacts {
+    pub server_name: Option<String>,
+    /// The rule that the server name fell under.
+    pub rule: RuleId,
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct Session {
+    pub stream: Stream,
+    /// Bytes that were read and belong to nothing yet.
+    pub buffer: Vec<u8>,
+    /// The client, as the PROXY header or the socket says.
+    pub peer: Option<SocketAddr>,
+    pub tls: Option<TlsFacts>,
+    pub permit: Permit,
+    pub id: u64,
+    scan: Scan,
+    requests: u64,
+}
+
+/// Why there is no next request.
+#[derive(Debug)]
+pub enum NoHead {
+    /// The client went, or the connection is no longer wanted: nothing to answer.
+    Closed,
+    /// Answer this and close.
+    Refused(Refusal),
+}
+
+impl From<BadHead> for Refusal {
+    fn from(bad: BadHead) -> Self {
+        Self::new(bad.status, bad.reason, bad.text)
+    }
+}
+
+impl Session {
+    pub fn new(
+        stream: Stream,
+        buffer: Vec<u8>,
+        peer: Option<SocketAddr>,
+        tls: Option<TlsFacts>,
+        permit: Permit,
+        id: u64,
+    ) -> Self {
+        Self { stream, buffer, peer, tls, permit, id, scan: Scan::new(), requests: 0 }
+    }
+
+    /// Waits for the next request and reads its head.
+    pub async fn next_head(&mut self, worker: &Rc<Worker>) -> Result<RequestHead, NoHead> {
+        let state = worker.shared.state().ok_or(NoHead::Closed)?;
+        let listener = state.listener(&self.permit.listening.key).ok_or(NoHead::Closed)?;
+        let settings = &state.snapshot.listeners[listener];
+        let (limit, head_timeout) = (settings.limits.headers as usize, Duration::from_millis(settings.head_timeout));
+        let patience = if self.requests == 0 { settings.head_timeout } else { settings.keep_alive };
+        drop(state);
+        if self.buffer.is_empty() {
+            self.wait_for_bytes(Duration::from_millis(patience)).await?;
+        }
+        self.requests += 1;
+        match timeout(head_timeout, self.read_head(limit)).await {
+            Ok(head) => head,
+            Err(_) => Err(NoHead::Refused(refusal::HEAD_TIMEOUT)),
+        }
+    }
+
+    /// The first byte of a request. A listener that goes takes connections with it that ask for nothing.
+    async fn wait_for_bytes(&mut self, patience: Duration) -> Result<(), NoHead> {
+        let listening = self.permit.listening.clone();
+        let first = async {
+            tokio::select! {
+                read = self.stream.read_more(&mut self.buffer) => matches!(read, Ok(1..)),
+                () = listening.gate.closed() => false,
+            }
+        };
+        if timeout(patience, first).await.unwrap_or(false) { Ok(()) } else { Err(NoHead::Closed) }
+    }
+
+    async fn read_head(&mut self, limit: usize) -> Result<RequestHead, NoHead> {
+        loop {
+            let parsed = resume_request(&mut self.scan, &self.buffer, limit);
+            if let Parsed::Complete { head, consumed } = parsed.map_err(|bad| NoHead::Refused(bad.into()))? {
+                self.consume(consumed);
+                self.scan = Scan::new();
+                return Ok(head);
+            }
+            if !matches!(self.stream.read_more(&mut self.buffer).await, Ok(1..)) {
+                return Err(NoHead::Closed);
+            }
+        }
+    }
+
+    /// Forgets the first bytes of the buffer; an empty buffer owns no memory.
+    pub fn consume(&mut self, count: usize) {
+        if count == self.buffer.len() {
+            self.buffer = Vec::new();
+        } else {
+            self.buffer.drain(..count);
+        }
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The stream and what was read ahead, for a relay.
+    pub fn take(self) -> (Stream, Vec<u8>, Permit) {
+        (self.stream, self.buffer, self.permit)
+    }
+
+    /// Ends the connection so that the client gets our last words.
+    pub async fn close(self) {
+        self.stream.linger(LINGER).await;
+    }
+}

@@ -1,0 +1,203 @@
+//! What the workers decide from: a snapshot made ready. Built whole, swapped once, never changed.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use super::listening::BindKey;
+use crate::balance::Split;
+use crate::error::Fault;
+use crate::log;
+use crate::route::RouteTable;
+use crate::snapshot::{self, Action, Snapshot};
+use crate::tls::{self, ServerTls};
+use crate::upstream::Upstream;
+
+/// PEM texts by the key that the snapshot names them with.
+pub type Secrets = HashMap<String, Vec<u8>>;
+
+/// The running configuration.
+#[derive(Debug)]
+pub struct State {
+    pub generation: u64,
+    pub snapshot: Snapshot,
+    pub table: RouteTable,
+    pub routes: Vec<RouteState>,
+    pub listeners: Vec<ListenerState>,
+    pub upstreams: Vec<Arc<Upstream>>,
+    pub websockets: Vec<Arc<snapshot::WebSocket>>,
+    pub access_log: Option<log::Sink>,
+    by_key: HashMap<BindKey, usize>,
+    by_name: HashMap<Arc<str>, usize>,
+}
+
+#[derive(Debug)]
+pub struct ListenerState {
+    pub name: Arc<str>,
+    pub tls: Option<ServerTls>,
+}
+
+#[derive(Debug)]
+pub struct RouteState {
+    pub name: Arc<str>,
+    /// Equal as long as nothing that a connection uses has changed.
+    pub fingerprint: u64,
+    /// How requests are shared between upstreams; none on routes that answer themselves.
+    pub split: Option<Split>,
+}
+
+impl State {
+    /// Makes `snapshot` ready, taking over from `previous` what outlives a configuration.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn build(snapshot: Snapshot, secrets: &Secrets, previous: Option<&Self>) -> Result<Self, Vec<Fault>> {
+        let mut faults = shape_faults(&snapshot);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let listeners = build_listeners(&snapshot, secrets, &mut faults);
+        let table = RouteTable::build(&snapshot).map_err(|more| faults.extend(more));
+        let access_log = open_log(&snapshot, previous, &mut faults);
+        let (Ok(table), true) = (table, faults.is_empty()) else { return Err(faults) };
+        let old = |name: &str| previous.and_then(|state| state.upstreams.iter().find(|old| *old.name == *name));
+        Ok(Self {
+            generation: previous.map_or(0, |state| state.generation) + 1,
+            table,
+            routes: snapshot.routes.iter().map(|route| build_route(&snapshot, route)).collect(),
+            listeners,
+            upstreams: snapshot
+                .upstreams
+                .iter()
+                .map(|upstream| Arc::new(Upstream::build(upstream, old(&upstream.name).map(|old| &**old))))
+                .collect(),
+            websockets: snapshot.websockets.iter().cloned().map(Arc::new).collect(),
+            access_log,
+            by_name: snapshot
+                .routes
+                .iter()
+                .enumerate()
+                .map(|(index, route)| (route.name.as_str().into(), index))
+                .collect(),
+            by_key: snapshot
+                .listeners
+                .iter()
+                .enumerate()
+                .flat_map(|(index, listener)| bind_keys(listener).map(move |key| (key, index)))
+                .collect(),
+            snapshot,
+        })
+    }
+
+    /// Everything that is wrong with `snapshot`, without touching the system: no log is opened.
+    pub fn check(snapshot: &Snapshot, secrets: &Secrets) -> Vec<Fault> {
+        let mut faults = shape_faults(snapshot);
+        if faults.is_empty() {
+            build_listeners(snapshot, secrets, &mut faults);
+            faults.extend(RouteTable::build(snapshot).err().unwrap_or_default());
+        }
+        faults
+    }
+
+    /// Where the route of this name stands.
+    pub fn route(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The listener that a bound address belongs to now; none once it has gone.
+    pub fn listener(&self, key: &BindKey) -> Option<usize> {
+        self.by_key.get(key).copied()
+    }
+}
+
+/// The identities of a listener's sockets, in the order of its binds.
+pub fn bind_keys(listener: &snapshot::Listener) -> impl Iterator<Item = BindKey> {
+    listener.binds.iter().enumerate().map(|(position, bind)| BindKey::new(bind, &listener.name, position))
+}
+
+/// Indices that point nowhere would panic later; Python never writes them.
+fn shape_faults(snapshot: &Snapshot) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if snapshot.format != snapshot::FORMAT {
+        faults.push(Fault::new("/format", format!("this engine reads format {}", snapshot::FORMAT)));
+    }
+    for (index, route) in snapshot.routes.iter().enumerate() {
+        let upstreams = match &route.action {
+            Action::Forward(forward) => &forward.to[..],
+            Action::Redirect(_) | Action::Respond(_) => &[],
+        };
+        let bad_listener = |at: &snapshot::RouteListener| {
+            at.listener >= snapshot.listeners.len() || at.websocket >= snapshot.websockets.len()
+        };
+        if route.listeners.iter().any(bad_listener) {
+            faults.push(Fault::new(format!("/routes/{index}/listeners"), "no such listener or websocket"));
+        }
+        if upstreams.iter().any(|share| share.upstream >= snapshot.upstreams.len()) {
+            faults.push(Fault::new(format!("/routes/{index}/action/forward/to"), "no such upstream"));
+        }
+    }
+    faults
+}
+
+fn build_listeners(snapshot: &Snapshot, secrets: &Secrets, faults: &mut Vec<Fault>) -> Vec<ListenerState> {
+    let build = |(index, listener): (usize, &snapshot::Listener)| {
+        let pointer = format!("/listeners/{index}/tls");
+        let tls = listener.tls.as_ref().map(|tls| tls::build(tls, secrets, &pointer, &[b"http/1.1"]));
+        let tls = tls.transpose().unwrap_or_else(|more| {
+            faults.extend(more);
+            None
+        });
+        ListenerState { name: listener.name.as_str().into(), tls }
+    };
+    snapshot.listeners.iter().enumerate().map(build).collect()
+}
+
+/// The log stays open across reloads that do not change it.
+fn open_log(snapshot: &Snapshot, previous: Option<&State>, faults: &mut Vec<Fault>) -> Option<log::Sink> {
+    let wanted = snapshot.access_log.as_ref()?;
+    let old = previous.filter(|state| state.snapshot.access_log.as_ref() == Some(wanted));
+    if let Some(sink) = old.and_then(|state| state.access_log.clone()) {
+        return Some(sink);
+    }
+    let opened = log::open(wanted);
+    opened
+        .map_err(|error| {
+            let message = format!("cannot write the access log to {}: {error}", wanted.path);
+            faults.push(Fault::new("/access_log/path", message));
+        })
+        .ok()
+}
+
+fn build_route(snapshot: &Snapshot, route: &snapshot::Route) -> RouteState {
+    let split = match &route.action {
+        Action::Forward(forward) => {
+            Some(Split::new(&forward.to.iter().map(|share| share.weight).collect::<Vec<_>>()))
+        }
+        Action::Redirect(_) | Action::Respond(_) => None,
+    };
+    RouteState { name: route.name.as_str().into(), fingerprint: fingerprint(snapshot, route), split }
+}
+
+/// A hash of what a connection on this route uses: the route, its settings, the names of its upstreams. Neither its
+/// place in the file nor the order of routes, listeners and upstreams is part of it.
+fn fingerprint(snapshot: &Snapshot, route: &snapshot::Route) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let mut plain = route.clone();
+    plain.place = snapshot::Place { file: String::new(), line: 0 };
+    plain.listeners.clear();
+    if let Action::Forward(forward) = &mut plain.action {
+        for share in &mut forward.to {
+            snapshot.upstreams[share.upstream].name.hash(&mut hasher);
+            share.upstream = 0;
+        }
+    }
+    format!("{plain:?}").hash(&mut hasher);
+    let mut settings: Vec<_> = route
+        .listeners
+        .iter()
+        .map(|at| (&snapshot.listeners[at.listener].name, format!("{:?}", snapshot.websockets[at.websocket])))
+        .collect();
+    settings.sort();
+    settings.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,128 @@
+//! The counters of a worker outside of relays: found once, then held, for as long as the configuration stays.
+
+use std::cell::{Cell as Slot, RefCell};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::io::clock::{self, Millis};
+use crate::metrics::{Cell, Histogram, Metrics};
+use crate::relay::{End, RelayMetrics};
+
+/// At most one event a second about paused accepting; the counter has them all.
+const EVENT_GAP: Millis = 1_000;
+
+/// Counters by what they count. The caches are emptied when the configuration changes: they are keyed by indices.
+#[derive(Debug)]
+pub struct Tallies {
+    metrics: Arc<Metrics>,
+    generation: Slot<u64>,
+    requests: RefCell<HashMap<(Option<usize>, u16), Requests>>,
+    relays: RefCell<HashMap<usize, Arc<RelayMetrics>>>,
+    paused_at: Slot<Millis>,
+}
+
+#[derive(Clone, Debug)]
+struct Requests {
+    total: Arc<Cell>,
+    seconds: Arc<Histogram>,
+}
+
+/// Who asked for a WebSocket, and what came of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Handshake<'a> {
+    pub listener: &'a str,
+    pub route: &'a str,
+    pub status: u16,
+    pub reason: &'a str,
+}
+
+impl Tallies {
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            generation: Slot::new(0),
+            requests: RefCell::default(),
+            relays: RefCell::default(),
+            paused_at: Slot::new(0),
+        }
+    }
+
+    fn refresh(&self, generation: u64) {
+        if self.generation.replace(generation) != generation {
+            self.requests.borrow_mut().clear();
+            self.relays.borrow_mut().clear();
+        }
+    }
+
+    /// A connection was accepted.
+    pub fn accepted(&self, listener: &str) {
+        self.metrics.counter("tidegate_connections_total", &[("listener", listener)]).add(1);
+    }
+
+    /// A connection ended before it could ask for anything.
+    pub fn not_established(&self, listener: &str, reason: &str) {
+        let labels = [("listener", listener), ("reason", reason)];
+        self.metrics.counter("tidegate_connections_failed_total", &labels).add(1);
+    }
+
+    /// Accepting paused. True when it is worth telling.
+    pub fn accept_paused(&self, address: &str, reason: &str) -> bool {
+        self.metrics.counter("tidegate_accept_paused_total", &[("address", address), ("reason", reason)]).add(1);
+        let now = clock::now();
+        let tell = now >= self.paused_at.get() + EVENT_GAP;
+        if tell {
+            self.paused_at.set(now);
+        }
+        tell
+    }
+
+    /// A plain request was answered; `route` is an index and a name.
+    pub fn request(&self, generation: u64, route: Option<(usize, &str)>, status: u16, took: Millis) {
+        self.refresh(generation);
+        let mut requests = self.requests.borrow_mut();
+        let key = (route.map(|(index, _)| index), status);
+        let found = requests.entry(key).or_insert_with(|| {
+            let (name, code) = (route.map_or("", |(_, name)| name), status.to_string());
+            Requests {
+                total: self.metrics.counter("tidegate_http_requests_total", &[("route", name), ("status", &code)]),
+                seconds: self.metrics.histogram("tidegate_http_request_seconds", &[("route", name)]),
+            }
+        });
+        found.total.add(1);
+        found.seconds.record(took);
+    }
+
+    /// An attempt to open a WebSocket was answered.
+    pub fn handshake(&self, handshake: &Handshake<'_>) {
+        let status = handshake.status.to_string();
+        let labels = [
+            ("listener", handshake.listener),
+            ("route", handshake.route),
+            ("protocol", "h1"),
+            ("status", &status),
+            ("reason", handshake.reason),
+        ];
+        self.metrics.counter("tidegate_websocket_handshakes_total", &labels).add(1);
+    }
+
+    /// The counters of the relays of a route.
+    pub fn relay(&self, generation: u64, index: usize, route: &str) -> Arc<RelayMetrics> {
+        self.refresh(generation);
+        let mut relays = self.relays.borrow_mut();
+        relays.entry(index).or_insert_with(|| Arc::new(RelayMetrics::new(&self.metrics, route))).clone()
+    }
+
+    /// The gauge of live WebSockets.
+    pub fn live(&self, listener: &str, route: &str, upstream: &str) -> Arc<Cell> {
+        let labels = [("listener", listener), ("route", route), ("upstream", upstream), ("protocol", "h1")];
+        self.metrics.gauge("tidegate_websocket_connections", &labels)
+    }
+
+    /// A WebSocket has ended.
+    pub fn closed(&self, route: &str, end: &End, lasted: Millis) {
+        let (code, cause) = (crate::ws::close::label(end.code()), end.cause.label());
+        let labels = [("route", route), ("code", code), ("cause", cause)];
+        self.metrics.counter("tidegate_websocket_closed_total", &labels).add(1);
+        self.metrics.histogram("tidegate_websocket_seconds", &[("route", route), ("cause", cause)]).record(lasted);
+    }
+}

@@ -1,0 +1,175 @@
+//! Opening a WebSocket through the gateway: the upstream's handshake, then the client's 101.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::connection::Step;
+use super::exchange::{Exchange, Offer};
+use super::lifecycle::Grant;
+use super::proxy;
+use super::session::Session;
+use super::worker::Worker;
+use crate::error::{Refusal, refusal};
+use crate::http::write::{write_request, write_response};
+use crate::http::{Fields, ResponseHead};
+use crate::io::random;
+use crate::snapshot::Deflate;
+use crate::upstream::{HeadError, Link, ResponseReader, Upstream};
+use crate::ws::handshake::{self, Accepted, Offered};
+
+/// An upstream that has answered.
+struct Answered {
+    upstream: Arc<Upstream>,
+    link: Link,
+    reader: ResponseReader,
+    head: ResponseHead,
+    question: Question,
+}
+
+/// What the upstream was asked.
+enum Question {
+    /// RFC 6455: our key, and what was offered with it.
+    Strict { key: [u8; 24], offered: Offered },
+    /// Whatever the client said.
+    Opaque,
+}
+
+/// Bridges an attempt to the upstream: 101 and a relay, or the upstream's own answer, or a refusal.
+pub async fn bridge(worker: &Rc<Worker>, session: &mut Session, mut exchange: Exchange, offer: Offer) -> Step {
+    if worker.shared.is_draining() && session.permit.listening.gate.is_closed() {
+        return exchange.refuse(worker, session, &refusal::NOT_READY).await;
+    }
+    let early = match early_bytes(session, &offer).await {
+        Some(early) => early,
+        None => return Step::Drop,
+    };
+    let patience = Duration::from_millis(exchange.forward().handshake_timeout);
+    let answered = {
+        let asking = timeout(patience, ask(&exchange, session.is_tls(), &offer, &early));
+        tokio::select! {
+            biased;
+            answered = asking => answered.unwrap_or(Err(refusal::HANDSHAKE_TIMEOUT)),
+            () = proxy::client_gone(&mut session.stream, &mut session.buffer) => return exchange.abandoned(worker),
+        }
+    };
+    match answered {
+        Ok(answered) if answered.head.status == 101 => accept(worker, session, exchange, &offer, answered).await,
+        Ok(Answered { link, reader, head, upstream, .. }) => {
+            exchange.went_to(&upstream, &link);
+            proxy::pass_answer(worker, session, exchange, link, reader, head).await
+        }
+        Err(refusal) => exchange.refuse(worker, session, &refusal).await,
+    }
+}
+
+/// The only bytes behind the head that go to the upstream before its answer: the 8 that hixie-76 counts as part of it.
+async fn early_bytes(session: &mut Session, offer: &Offer) -> Option<Vec<u8>> {
+    const KEY3: usize = 8;
+    if !matches!(offer, Offer::Opaque(opaque) if opaque.hixie76) {
+        return Some(Vec::new());
+    }
+    let wait = async {
+        while session.buffer.len() < KEY3 {
+            if !matches!(session.stream.read_more(&mut session.buffer).await, Ok(1..)) {
+                return None;
+            }
+        }
+        let early = session.buffer[..KEY3].to_vec();
+        session.consume(KEY3);
+        Some(early)
+    };
+    timeout(Duration::from_secs(10), wait).await.ok().flatten()
+}
+
+/// Sends the handshake to an endpoint and waits for its final answer.
+async fn ask(exchange: &Exchange, is_tls: bool, offer: &Offer, early: &[u8]) -> Result<Answered, Refusal> {
+    let upstream = exchange.pick_upstream().clone();
+    let mut link = upstream.link(None).await?;
+    let (request, question) = request(exchange, is_tls, offer, &link);
+    let mut bytes = request;
+    bytes.extend_from_slice(early);
+    link.stream.write_all(&bytes).await.map_err(|_| refusal::UPSTREAM_LOST)?;
+    let mut reader = ResponseReader::default();
+    loop {
+        let head = std::future::poll_fn(|cx| reader.poll_head(cx, &mut link.stream, false)).await;
+        match head {
+            // Interim answers mean nothing to a client that waits for a 101.
+            Ok(head) if (100..200).contains(&head.status) && head.status != 101 => {}
+            Ok(head) => return Ok(Answered { upstream, link, reader, head, question }),
+            Err(HeadError::Lost { .. }) => return Err(refusal::UPSTREAM_LOST),
+            Err(HeadError::Malformed(_)) => return Err(refusal::BAD_RESPONSE),
+        }
+    }
+}
+
+fn request(exchange: &Exchange, is_tls: bool, offer: &Offer, link: &Link) -> (Vec<u8>, Question) {
+    let client = &exchange.head.fields;
+    let (fields, question) = match offer {
+        Offer::Opaque(_) => (client.clone(), Question::Opaque),
+        Offer::Strict(_) => {
+            let settings = exchange.websocket();
+            let key = handshake::fresh_key(random::bytes());
+            let rules = handshake::OfferRules {
+                key: &key,
+                subprotocols: settings.subprotocols.as_deref(),
+                deflate: settings.deflate == Deflate::Pass,
+            };
+            let (fields, offered) = handshake::offer_fields(client, &rules);
+            (fields, Question::Strict { key, offered })
+        }
+    };
+    let fields = exchange.request_fields(fields, is_tls, &link.permit.endpoint().host);
+    let mut bytes = Vec::with_capacity(1024);
+    write_request(&mut bytes, exchange.head.method.as_bytes(), &exchange.target, &fields);
+    (bytes, question)
+}
+
+/// The upstream says 101: check that it is the answer to our question, and only then tell the client.
+async fn accept(
+    worker: &Rc<Worker>,
+    session: &mut Session,
+    mut exchange: Exchange,
+    offer: &Offer,
+    answered: Answered,
+) -> Step {
+    exchange.went_to(&answered.upstream, &answered.link);
+    let (mut fields, accepted) = match check(offer, &answered) {
+        Ok(checked) => checked,
+        Err(fake) => {
+            let refusal = Refusal { text: fake.text(), ..refusal::BAD_HANDSHAKE };
+            return exchange.refuse(worker, session, &refusal).await;
+        }
+    };
+    exchange.edit_response(&mut fields);
+    let mut bytes = Vec::with_capacity(512);
+    write_response(&mut bytes, 101, None, &fields);
+    if session.stream.write_all(&bytes).await.is_err() {
+        return exchange.abandoned(worker);
+    }
+    Step::Relay(Box::new(Grant {
+        exchange,
+        accepted,
+        upstream: answered.link.stream,
+        upstream_early: answered.reader.rest,
+        endpoint: Some(answered.link.permit),
+    }))
+}
+
+fn check(offer: &Offer, answered: &Answered) -> Result<(Fields, Accepted), handshake::Fake> {
+    let head = &answered.head;
+    match (offer, &answered.question) {
+        (Offer::Strict(client), Question::Strict { key, offered }) => {
+            let expected = handshake::accept_key(key);
+            let accepted = handshake::check_answer(head.status, &head.fields, &expected, offered)?;
+            let accept = handshake::accept_key(&client.key);
+            Ok((handshake::answer_fields(&head.fields, &accept, &accepted), accepted))
+        }
+        _ => {
+            handshake::check_opaque_answer(head.status, &head.fields)?;
+            Ok((head.fields.clone(), Accepted::default()))
+        }
+    }
+}

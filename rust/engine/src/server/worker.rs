@@ -1,0 +1,145 @@
+//! A worker: one thread, one single-threaded runtime, and the connections that live on it until their end.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::runtime::LocalRuntime;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+use super::accept::{self, Accepted};
+use super::drain::{self, Pace};
+use super::leases::Leases;
+use super::listening::ListenSocket;
+use super::permit::Permit;
+use super::shared::Shared;
+use super::tally::Tallies;
+use crate::error::Cause;
+use crate::io::Loose;
+use crate::metrics::Metrics;
+use crate::relay::Order;
+use crate::upstream::Pools;
+
+/// How often idle upstream connections are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What a worker is told to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Accept connections from this socket, until its gate closes.
+    Listen(Arc<ListenSocket>),
+    /// Serve a connection that another worker accepted.
+    Serve(Loose, Option<SocketAddr>, Permit),
+    /// The configuration has changed: drain the WebSockets that it has no place for any more.
+    Reconcile,
+    /// Close all WebSockets at this pace.
+    Drain(Pace),
+    /// Close one WebSocket; answers whether it was here.
+    Close(u64, Order, std::sync::mpsc::Sender<bool>),
+    /// Describe the live WebSockets.
+    Describe(std::sync::mpsc::Sender<Vec<Value>>),
+    /// End everything that is left.
+    Cut,
+    /// End the thread.
+    Stop,
+}
+
+/// How other threads reach a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerHandle {
+    pub commands: UnboundedSender<Command>,
+    pub metrics: Arc<Metrics>,
+    /// Connections on it.
+    pub load: Arc<AtomicUsize>,
+}
+
+/// A worker, as its own tasks see it.
+#[derive(Debug)]
+pub struct Worker {
+    pub shared: Arc<Shared>,
+    /// All workers, this one included.
+    pub peers: Arc<Vec<WorkerHandle>>,
+    pub load: Arc<AtomicUsize>,
+    pub leases: Leases,
+    pub pools: Pools,
+    pub tallies: Tallies,
+}
+
+/// Runs a worker until it is told to stop.
+pub fn run(index: usize, shared: Arc<Shared>, peers: Arc<Vec<WorkerHandle>>, commands: UnboundedReceiver<Command>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return shared.say(crate::log::Level::Error, "worker", format!("cannot start worker {index}: {error}"));
+        }
+    };
+    let (metrics, load) = (peers[index].metrics.clone(), peers[index].load.clone());
+    let tallies = Tallies::new(metrics);
+    let worker = Rc::new(Worker {
+        shared,
+        peers,
+        load,
+        leases: Leases::default(),
+        pools: Pools::default(),
+        tallies,
+    });
+    serve(&runtime, &worker, commands);
+}
+
+fn serve(runtime: &LocalRuntime, worker: &Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
+    runtime.block_on(async {
+        tokio::task::spawn_local(keep_time(worker.clone()));
+        tokio::task::spawn_local(sweep(worker.clone()));
+        while let Some(command) = commands.recv().await {
+            if matches!(command, Command::Stop) {
+                break;
+            }
+            worker.obey(command);
+        }
+    });
+}
+
+async fn keep_time(worker: Rc<Worker>) {
+    loop {
+        let (when, id) = worker.leases.timers.next().await;
+        worker.leases.on_time(when, id);
+    }
+}
+
+async fn sweep(worker: Rc<Worker>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        worker.pools.sweep();
+    }
+}
+
+impl Worker {
+    fn obey(self: &Rc<Self>, command: Command) {
+        match command {
+            Command::Listen(socket) => {
+                tokio::task::spawn_local(accept::run(self.clone(), socket));
+            }
+            Command::Serve(loose, peer, permit) => {
+                if let Ok(raw) = loose.attach() {
+                    accept::serve(self, Accepted { raw, peer, permit });
+                }
+            }
+            Command::Reconcile => drain::reconcile(self),
+            Command::Drain(pace) => drain::everything(self, &pace),
+            Command::Close(id, order, answer) => {
+                let _ = answer.send(self.leases.close(id, &order));
+            }
+            Command::Describe(answer) => {
+                let _ = answer.send(self.leases.describe());
+            }
+            Command::Cut => {
+                self.leases.cut(Cause::Drain);
+                self.pools.clear();
+            }
+            Command::Stop => {}
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! What should run, as Python decided it: one immutable value, complete and resolved.
+//!
+//! `tidegate.snapshot.compile` writes it as JSON; [`crate::server::State`] is built from it. Nothing optional is left:
+//! a `null` is a value (`never`, `off`, `unlimited`), not an absence. Names are ids where Rust looks things up often
+//! (an index into the list named). Durations are milliseconds, sizes bytes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// The version of this format. Both sides refuse another.
+pub const FORMAT: u32 = 1;
+
+/// Everything the engine runs from.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// [`FORMAT`].
+    pub format: u32,
+    pub listeners: Vec<Listener>,
+    /// In the order of the file.
+    pub routes: Vec<Route>,
+    pub upstreams: Vec<Upstream>,
+    /// WebSocket settings, shared: [`RouteListener::websocket`] is an index into this list.
+    pub websockets: Vec<WebSocket>,
+    /// `null`: no access log.
+    pub access_log: Option<AccessLog>,
+    pub drain: Drain,
+}
+
+/// Where a part of the configuration was written.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    pub file: String,
+    pub line: u32,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    pub name: String,
+    pub place: Place,
+    pub binds: Vec<Bind>,
+    /// `null`: clear text.
+    pub tls: Option<Tls>,
+    /// Sources that must begin with a PROXY protocol header; from others a header is a bad request. Empty: off.
+    pub proxy_protocol: Vec<IpNet>,
+    /// Whose `Forwarded` and `X-Forwarded-*` headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    pub limits: ListenerLimits,
+    /// How long a head may take, from the first byte of the connection or of the request.
+    pub head_timeout: u64,
+    /// How long a kept-alive connection may wait for its next request.
+    pub keep_alive: u64,
+    /// How long a TLS handshake (and a PROXY header) may take.
+    pub tls_timeout: u64,
+}
+
+/// A socket to listen on.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Bind {
+    /// `0.0.0.0:80`, or `[::]:80`, which takes IPv4 too.
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerLimits {
+    /// Connections open at once; `null` is unlimited.
+    pub connections: Option<u64>,
+    /// Bytes of a request head; more is 431.
+    pub headers: u32,
+}
+
+/// TLS towards the client. PEM texts travel beside the snapshot: a value here is the key to look them up by.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// At least one. The certificate for a server name is chosen by the names in it; the first one serves the rest.
+    pub certificates: Vec<Certificate>,
+    /// The rule for server names without one in `by_name`.
+    pub rule: TlsRule,
+    /// Rules by server name: exact (`a.example.com`) or one leading wildcard label (`*.example.com`), lower case.
+    pub by_name: Vec<(String, TlsRule)>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    pub cert: String,
+    pub key: String,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct TlsRule {
+    pub min_version: TlsVersion,
+    pub client_auth: ClientAuth,
+    /// PEM certificates of the authorities for client certificates; `null` only when `client_auth` is `off`.
+    pub client_ca: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub enum TlsVersion {
+    #[serde(rename = "1.2")]
+    V1_2,
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuth {
+    Off,
+    /// Asked for; verified when given.
+    Request,
+    Require,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Unique: as written, or made from listener and match.
+    pub name: String,
+    pub place: Place,
+    /// Where it listens, and with what WebSocket settings there.
+    pub listeners: Vec<RouteListener>,
+    #[serde(rename = "match")]
+    pub matches: Match,
+    /// Higher goes first, within one host.
+    pub priority: i64,
+    /// When nothing matches under this route's host, wider hosts are tried. True if any route of the host says so.
+    pub fall_through: bool,
+    pub action: Action,
+    pub on_change: OnChange,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct RouteListener {
+    /// Index into `listeners`.
+    pub listener: usize,
+    /// Index into `websockets`.
+    pub websocket: usize,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum OnChange {
+    Keep,
+    Drain,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Match {
+    /// At least one.
+    pub hosts: Vec<HostMatch>,
+    pub path: PathMatch,
+    /// Any when empty.
+    pub methods: Vec<String>,
+    pub headers: Vec<NamedTest>,
+    pub query: Vec<NamedTest>,
+}
+
+/// Lower case, no port, no trailing dot.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum HostMatch {
+    Any,
+    Exact(String),
+    /// `*.example.com` is `.example.com`: one label or more before it.
+    Suffix(String),
+    /// `www.*` is `www.`.
+    Prefix(String),
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum PathMatch {
+    Any,
+    Exact(String),
+    /// Whole segments: `/ws` takes `/ws` and `/ws/x`, not `/wsx`.
+    Prefix(String),
+    /// Raw bytes: `/ws` takes `/wsx`.
+    StartsWith(String),
+    /// The whole path.
+    Regex(String),
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(deny_unknown_fields)]
+pub struct NamedTest {
+    /// A header's name (any case) or a query parameter's (exact).
+    pub name: String,
+    pub test: ValueTest,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ValueTest {
+    Exact(String),
+    Prefix(String),
+    /// The whole value.
+    Regex(String),
+    /// Whether it is there at all.
+    Present(bool),
+    Not(Box<ValueTest>),
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Action {
+    Forward(Forward),
+    Redirect(Redirect),
+    Respond(Respond),
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Forward {
+    /// At least one; weights add up to more than 0.
+    pub to: Vec<Share>,
+    pub rewrite: Option<Rewrite>,
+    pub host: HostHeader,
+    pub request_headers: Edits,
+    pub response_headers: Edits,
+    /// From the head of a WebSocket attempt to the upstream's answer: name, connect and 101.
+    pub handshake_timeout: u64,
+    /// From the head of a plain request to the head of its answer; `null` is never.
+    pub request_timeout: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// Index into `upstreams`.
+    pub upstream: usize,
+    pub weight: u32,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Rewrite {
+    /// Replaces what the `prefix`, `starts_with` or `exact` of the match took.
+    Prefix(String),
+    /// Replaces what `pattern` matches in the path; `$1`, `${name}` in `to` are its groups.
+    Regex { pattern: String, to: String },
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum HostHeader {
+    /// The client's.
+    Preserve,
+    /// The endpoint's host and port as written.
+    Upstream,
+    /// A template.
+    Set(String),
+}
+
+/// Header edits: `remove`, then `set`, then `add`. Values are templates.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Edits {
+    pub set: Vec<(String, String)>,
+    pub add: Vec<(String, String)>,
+    pub remove: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Redirect {
+    /// A template.
+    pub to: String,
+    pub status: u16,
+    pub headers: Edits,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Respond {
+    Fixed { status: u16, body: String, content_type: String, headers: Edits },
+    /// Sends a request's body, or a WebSocket's messages, back.
+    Echo,
+    /// 200 while ready, 503 from the first moment of a drain.
+    Ready,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(deny_unknown_fields)]
+pub struct WebSocket {
+    pub enabled: bool,
+    pub frames: Frames,
+    pub deflate: Deflate,
+    /// Those that may be offered upstream; `null` is all.
+    pub subprotocols: Option<Vec<String>>,
+    /// `null` is never.
+    pub idle_after: Option<u64>,
+    pub idle_counts: IdleCounts,
+    pub ping: Option<Ping>,
+    /// `null` is never.
+    pub max_lifetime: Option<u64>,
+    /// Bytes on the wire of one message's payload; `null` is unlimited.
+    pub max_message: Option<u64>,
+    pub close_codes: CloseCodes,
+    /// The Close code for the upstream when the client is lost; `null` closes without one.
+    pub on_client_lost: Option<u16>,
+    /// How long the close handshake may take once our Close has left the queue.
+    pub close_timeout: u64,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum Frames {
+    Strict,
+    Opaque,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum Deflate {
+    Pass,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum IdleCounts {
+    Data,
+    Any,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(deny_unknown_fields)]
+pub struct Ping {
+    pub every: u64,
+    pub timeout: u64,
+    pub downstream: bool,
+    pub upstream: bool,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(deny_unknown_fields)]
+pub struct CloseCodes {
+    pub upstream_lost: u16,
+    pub drain: u16,
+    pub idle: u16,
+    pub lifetime: u16,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    pub name: String,
+    pub place: Place,
+    pub balance: Balance,
+    pub endpoints: Vec<Endpoint>,
+    pub connect_timeout: u64,
+    pub pool: Pool,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    RoundRobin,
+    Random,
+    TwoChoices,
+    LeastConnections,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// As written; with `target` it is the endpoint's identity across reloads.
+    pub name: String,
+    /// The Host for `host: upstream`: `10.0.0.5:9000`; `localhost` for unix sockets.
+    pub host: String,
+    pub target: Target,
+    /// More than 0.
+    pub weight: u32,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Target {
+    Tcp(IpAddr, u16),
+    Unix(PathBuf),
+    /// A DNS name and port. The control plane resolves it and says the addresses by `set_endpoints`; until then
+    /// this endpoint takes nothing.
+    Name(String, u16),
+}
+
+/// Idle HTTP/1.1 connections to keep, per worker and endpoint.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    pub idle: u32,
+    pub idle_timeout: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct AccessLog {
+    /// `stdout`, `stderr` or a file's path.
+    pub path: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    pub delay: u64,
+    pub window: u64,
+    pub timeout: u64,
+}

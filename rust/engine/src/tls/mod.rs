@@ -1,0 +1,137 @@
+//! TLS towards the client: from a listener's part of the snapshot to the configuration for one ClientHello.
+//!
+//! Two things are chosen by the server name of a ClientHello (RFC 6066 §3), each by exact name, then by one wildcard
+//! label, then the default: the *rule* (least version, client certificate), here, before the handshake goes on; and the
+//! *certificate*, in rustls, by `certificate::Certificates`. HTTP may later ask for another host on the same
+//! connection. The server then compares [`ServerTls::rule`] of both names and asks [`ServerTls::covers`], and answers
+//! 421 (RFC 9110 §15.5.20), or a client certificate could be evaded by naming another host in the ClientHello.
+//!
+//! Nothing here does IO. The crypto provider is aws-lc-rs, named wherever rustls would look for a global one.
+
+mod certificate;
+mod faults;
+mod names;
+mod rule;
+mod x509;
+
+use std::collections::hash_map::{Entry, HashMap};
+use std::sync::{Arc, LazyLock};
+
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+
+use self::certificate::{Certificate, Certificates, Secrets};
+use self::faults::{Checked, all, both, one};
+use self::names::Names;
+pub use self::rule::RuleId;
+use self::rule::{Domains, Plan, Rule};
+use crate::error::Fault;
+use crate::snapshot;
+
+/// Bytes that rustls may hold back for a peer that does not read, for `set_buffer_limit`: one record of the largest
+/// size and its overhead (RFC 8446 §5.2). rustls itself would take 64 KiB, the relay holds back what it must anyway.
+pub const BUFFER_LIMIT: usize = 16 * 1024 + 512;
+
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+
+/// TLS of one listener.
+#[derive(Debug)]
+pub struct ServerTls {
+    certificates: Arc<Certificates>,
+    default: Rule,
+    by_name: Names<Rule>,
+    expiries: Vec<(String, u64)>,
+}
+
+/// Builds the TLS of a listener, offering the protocols `alpn`, best first; clients without ALPN are taken too.
+///
+/// `secrets` are the PEM texts by the names in `tls`, `pointer` is where `tls` stands in the snapshot. All faults are
+/// reported, not only the first.
+pub fn build(
+    tls: &snapshot::Tls,
+    secrets: &HashMap<String, Vec<u8>>,
+    pointer: &str,
+    alpn: &[&[u8]],
+) -> Result<ServerTls, Vec<Fault>> {
+    let loaded = certificates(tls, secrets, &format!("{pointer}/certificates"));
+    let default = plan(&tls.rule, secrets, &format!("{pointer}/rule"));
+    let by_name = plans(&tls.by_name, secrets, &format!("{pointer}/by_name"));
+    let (loaded, (default, by_name)) = both(loaded, both(default, by_name))?;
+    let certificates = Certificates::new(&loaded);
+    let certificates = Arc::new(certificates.ok_or_else(|| one(pointer, "there is no certificate"))?);
+    let mut domains = Domains::new(&PROVIDER, certificates.clone(), alpn);
+    let mut serve = |plan| domains.rule(plan).map_err(|why| one(pointer, why));
+    let mut names = Names::default();
+    for (name, plan) in by_name {
+        names.entry(name).or_insert(serve(plan)?);
+    }
+    Ok(ServerTls { certificates, default: serve(default)?, by_name: names, expiries: expiries(tls, &loaded) })
+}
+
+impl ServerTls {
+    /// The configuration for a ClientHello with that server name.
+    pub fn config(&self, server_name: Option<&str>) -> Arc<ServerConfig> {
+        self.under(server_name).config.clone()
+    }
+
+    /// The rule that a connection with that server name is made under.
+    pub fn rule<'n>(&self, server_name: impl Into<Option<&'n str>>) -> RuleId {
+        self.under(server_name.into()).id
+    }
+
+    /// Whether some certificate names `host`: a DNS name, or an address with or without brackets, without a port.
+    pub fn covers(&self, host: &str) -> bool {
+        self.certificates.covers(host)
+    }
+
+    /// For each certificate its first name and when it ends, in seconds since 1970.
+    pub fn expiries(&self) -> Vec<(String, u64)> {
+        self.expiries.clone()
+    }
+
+    fn under(&self, server_name: Option<&str>) -> &Rule {
+        server_name.and_then(|name| self.by_name.find(name)).unwrap_or(&self.default)
+    }
+}
+
+fn certificates(tls: &snapshot::Tls, secrets: &Secrets, pointer: &str) -> Checked<Vec<Certificate>> {
+    let pairs = tls.certificates.iter().enumerate();
+    all(pairs.map(|(index, pair)| Certificate::load(pair, secrets, &format!("{pointer}/{index}"), &PROVIDER)))
+}
+
+fn plan(rule: &snapshot::TlsRule, secrets: &Secrets, pointer: &str) -> Checked<Plan> {
+    Plan::new(rule, secrets, &PROVIDER).map_err(|why| one(format!("{pointer}/client_ca"), why))
+}
+
+fn plans<'s>(
+    rules: &'s [(String, snapshot::TlsRule)],
+    secrets: &Secrets,
+    pointer: &str,
+) -> Checked<Vec<(&'s str, Plan)>> {
+    let mut seen = Names::default();
+    all(rules.iter().enumerate().map(|(index, (name, rule))| {
+        let named = named(name, &mut seen).map_err(|why| one(format!("{pointer}/{index}/0"), why));
+        both(named, plan(rule, secrets, &format!("{pointer}/{index}/1")))
+    }))
+}
+
+fn named<'s>(name: &'s str, seen: &mut Names<()>) -> Result<&'s str, String> {
+    if !names::is_pattern(name) {
+        return Err(format!("{name:?} is no server name: neither like a.example.com nor like *.example.com"));
+    }
+    match seen.entry(name) {
+        Entry::Occupied(_) => Err(format!("there are two rules for {name}")),
+        Entry::Vacant(entry) => {
+            entry.insert(());
+            Ok(name)
+        }
+    }
+}
+
+fn expiries(tls: &snapshot::Tls, loaded: &[Certificate]) -> Vec<(String, u64)> {
+    let name = |pair: &snapshot::Certificate, leaf: &x509::Leaf| {
+        let address = || leaf.addresses.first().map(ToString::to_string);
+        leaf.names.first().cloned().or_else(address).unwrap_or_else(|| pair.cert.clone())
+    };
+    tls.certificates.iter().zip(loaded).map(|(pair, one)| (name(pair, &one.leaf), one.leaf.not_after)).collect()
+}

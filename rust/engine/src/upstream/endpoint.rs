@@ -1,0 +1,81 @@
+//! One address of an upstream, with what outlives a configuration: its load.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::snapshot::{self, Target};
+
+/// An endpoint. Kept by identity (name, target and weight) from one configuration to the next.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// As written.
+    pub name: Arc<str>,
+    /// The Host header for `host: upstream`.
+    pub host: Arc<str>,
+    pub target: Target,
+    pub weight: u32,
+    load: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Endpoint {
+    pub fn new(endpoint: &snapshot::Endpoint) -> Self {
+        Self {
+            name: endpoint.name.as_str().into(),
+            host: endpoint.host.as_str().into(),
+            target: endpoint.target.clone(),
+            weight: endpoint.weight,
+            load: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether this is what `wanted` describes.
+    pub fn is_same(&self, wanted: &snapshot::Endpoint) -> bool {
+        *self.name == *wanted.name && self.target == wanted.target && self.weight == wanted.weight
+    }
+
+    /// Exchanges under way, live WebSockets included.
+    pub fn load(&self) -> u64 {
+        self.load.load(Relaxed)
+    }
+
+    /// Connects that failed.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Relaxed)
+    }
+
+    pub fn count_failure(&self) {
+        self.failures.fetch_add(1, Relaxed);
+    }
+
+    /// The address as text, for logs.
+    pub fn address(&self) -> String {
+        match &self.target {
+            Target::Tcp(ip, port) => std::net::SocketAddr::new(*ip, *port).to_string(),
+            Target::Unix(path) => format!("unix:{}", path.display()),
+            Target::Name(name, port) => format!("{name}:{port}"),
+        }
+    }
+}
+
+/// A place in an endpoint's load, given back when dropped.
+#[derive(Debug)]
+pub struct Permit(Arc<Endpoint>);
+
+impl Permit {
+    pub fn new(endpoint: Arc<Endpoint>) -> Self {
+        endpoint.load.fetch_add(1, Relaxed);
+        Self(endpoint)
+    }
+
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.0
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.load.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,125 @@
+//! Upstreams: named groups of endpoints, how one is chosen, dialled, and asked.
+
+mod endpoint;
+mod pool;
+mod read;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::time::timeout;
+
+pub use self::endpoint::{Endpoint, Permit};
+pub use self::pool::Pools;
+pub use self::read::{HeadError, ResponseReader};
+use crate::balance::{Candidates, Cursor};
+use crate::error::{Refusal, refusal};
+use crate::io::{Stream, connect, random};
+use crate::snapshot;
+
+/// One upstream of the running configuration.
+#[derive(Debug)]
+pub struct Upstream {
+    pub name: Arc<str>,
+    balance: snapshot::Balance,
+    connect_timeout: Duration,
+    pub pool: snapshot::Pool,
+    /// Changes when discovery says so, without a reload.
+    endpoints: ArcSwap<Group>,
+}
+
+/// The endpoints of an upstream and where the balancer stands among them.
+#[derive(Debug)]
+struct Group {
+    endpoints: Vec<Arc<Endpoint>>,
+    candidates: Candidates,
+    cursor: Cursor,
+}
+
+/// A connection to an endpoint, and its place in the endpoint's load.
+#[derive(Debug)]
+pub struct Link {
+    pub stream: Stream,
+    pub permit: Permit,
+    /// It has carried exchanges before: its peer may close it at any moment.
+    pub reused: bool,
+}
+
+impl Upstream {
+    /// Builds from what is written, and takes over the endpoints of `previous`, the upstream of the same name.
+    pub fn build(upstream: &snapshot::Upstream, previous: Option<&Self>) -> Self {
+        Self {
+            name: upstream.name.as_str().into(),
+            balance: upstream.balance,
+            connect_timeout: Duration::from_millis(upstream.connect_timeout),
+            pool: upstream.pool,
+            endpoints: ArcSwap::from_pointee(group(&upstream.endpoints, previous)),
+        }
+    }
+
+    /// Replaces the endpoints; those that stay keep their load.
+    pub fn set_endpoints(&self, endpoints: &[snapshot::Endpoint]) {
+        self.endpoints.store(Arc::new(group(endpoints, Some(self))));
+    }
+
+    /// The endpoints now.
+    pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.endpoints.load().endpoints.clone()
+    }
+
+    /// A connection to an endpoint for one exchange: an idle one where `pools` has it, else a new one; the next
+    /// endpoint where one does not accept, as nothing has been sent.
+    ///
+    /// # Errors
+    /// The refusal for the client, when no endpoint is left to try.
+    pub async fn link(&self, pools: Option<&Pools>) -> Result<Link, Refusal> {
+        let group = self.endpoints.load_full();
+        let mut tried = vec![false; group.endpoints.len()];
+        let mut failure = refusal::NO_ENDPOINT;
+        while let Some(index) = self.pick(&group, &tried) {
+            tried[index] = true;
+            let endpoint = &group.endpoints[index];
+            // The permit comes first, so that choices made while we dial see the load that is on its way.
+            let permit = Permit::new(endpoint.clone());
+            if let Some(stream) = pools.and_then(|pools| pools.take(endpoint)) {
+                return Ok(Link { stream, permit, reused: true });
+            }
+            match timeout(self.connect_timeout, connect(&endpoint.target)).await {
+                Ok(Ok(raw)) => return Ok(Link { stream: Stream::Raw(raw), permit, reused: false }),
+                Ok(Err(error)) => failure = explain(&error),
+                Err(_) => failure = refusal::CONNECT_TIMEOUT,
+            }
+            endpoint.count_failure();
+        }
+        Err(failure)
+    }
+
+    fn pick(&self, group: &Group, tried: &[bool]) -> Option<usize> {
+        let load = |index: usize| group.endpoints[index].load();
+        group.candidates.pick(self.balance, &group.cursor, load, random::number(), tried)
+    }
+}
+
+fn explain(error: &io::Error) -> Refusal {
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    match error.raw_os_error() {
+        Some(EMFILE | ENFILE) => refusal::OVERLOAD,
+        _ if error.kind() == io::ErrorKind::TimedOut => refusal::CONNECT_TIMEOUT,
+        _ => refusal::CONNECT_FAILED,
+    }
+}
+
+fn group(endpoints: &[snapshot::Endpoint], previous: Option<&Upstream>) -> Group {
+    let old = previous.map(Upstream::endpoints).unwrap_or_default();
+    let keep = |wanted: &snapshot::Endpoint| old.iter().find(|endpoint| endpoint.is_same(wanted)).cloned();
+    let endpoints: Vec<Arc<Endpoint>> = endpoints
+        .iter()
+        .filter(|endpoint| !matches!(endpoint.target, snapshot::Target::Name(..)))
+        .map(|wanted| keep(wanted).unwrap_or_else(|| Arc::new(Endpoint::new(wanted))))
+        .collect();
+    let weights: Vec<u32> = endpoints.iter().map(|endpoint| endpoint.weight).collect();
+    Group { candidates: Candidates::new(&weights), cursor: Cursor::default(), endpoints }
+}

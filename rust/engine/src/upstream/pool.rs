@@ -1,0 +1,74 @@
+//! Idle HTTP/1.1 connections of one worker, by endpoint. The last one put in is the first one out, so that the rest
+//! can grow old and go.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::{Endpoint, Link};
+use crate::io::clock::{self, Millis};
+use crate::io::{Stream, with_scratch};
+use crate::snapshot::Pool;
+
+/// The pools of a worker.
+#[derive(Debug, Default)]
+pub struct Pools {
+    /// By the endpoint's address in memory; the entry holds the endpoint, so that no other can come to stand there.
+    idle: RefCell<HashMap<usize, Idle>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    _endpoint: Arc<Endpoint>,
+    streams: Vec<(Stream, Millis)>,
+}
+
+impl Pools {
+    /// An idle connection to `endpoint` that its peer has not closed.
+    pub fn take(&self, endpoint: &Arc<Endpoint>) -> Option<Stream> {
+        let mut idle = self.idle.borrow_mut();
+        let streams = &mut idle.get_mut(&key(endpoint))?.streams;
+        while let Some((mut stream, until)) = streams.pop() {
+            if until > clock::now() && is_quiet(&mut stream) {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose last exchange is complete.
+    pub fn put(&self, link: Link, pool: &Pool) {
+        let endpoint = link.permit.endpoint();
+        let mut idle = self.idle.borrow_mut();
+        let entry =
+            idle.entry(key(endpoint)).or_insert_with(|| Idle { _endpoint: endpoint.clone(), streams: Vec::new() });
+        if entry.streams.len() < pool.idle as usize {
+            entry.streams.push((link.stream, clock::now() + pool.idle_timeout));
+        }
+    }
+
+    /// Closes what is too old or was closed by its peer, so that nothing stays half-closed for long.
+    pub fn sweep(&self) {
+        let now = clock::now();
+        self.idle.borrow_mut().retain(|_, idle| {
+            idle.streams.retain_mut(|(stream, until)| *until > now && is_quiet(stream));
+            !idle.streams.is_empty()
+        });
+    }
+
+    /// Closes everything.
+    pub fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+}
+
+fn key(endpoint: &Arc<Endpoint>) -> usize {
+    Arc::as_ptr(endpoint) as usize
+}
+
+/// Whether nothing has come: neither the end of the stream nor a byte that nobody asked for.
+fn is_quiet(stream: &mut Stream) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    with_scratch(|scratch| matches!(stream.poll_read(&mut cx, &mut scratch[..1]), Poll::Pending))
+}
