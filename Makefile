@@ -52,8 +52,8 @@ fuzz: tools ## each fuzz target for FUZZ_SECONDS
 	  echo "== $$target"; cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -timeout=10; done
 
 docs: engine-dev ## regenerates what docs/ takes from the code
-	$(BIN)/tidegate schema > docs/tidegate.schema.json
-	$(BIN)/tidegate schema --reference > docs/configuration.md
+	$(BIN)/tidegate schema > docs/reference/tidegate.schema.json
+	$(BIN)/tidegate schema --reference > docs/reference/configuration.md
 
 lock: tools ## pins the newest Python packages that pyproject.toml allows
 	$(PYTHON) requirements/lock.py

@@ -231,7 +231,6 @@ class Gateway:
         self._discovery.follow(loaded.snapshot.data, resolved)
         self._config, self._last_error = loaded.config, None
         self._since = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._registry.gauge("tidegate_config_generation", self._generation)
         self._registry.gauge("tidegate_config_last_reload_success_timestamp_seconds", round(time.time(), 3))
         for problem in loaded.warnings:
             event(log, logging.WARNING, "config_warning", str(problem), **problem.as_json())

@@ -47,12 +47,13 @@ class Stopping:
         self.exit_code = 0
         self._asked = asyncio.Event()
         self._at_once = asyncio.Event()
+        self._hung_up = False
         self._loop = asyncio.get_running_loop()
 
     def __enter__(self) -> "Stopping":
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._on_signal, number)
-        self.on_hangup(lambda: None)  # until there is something to reload; by default it would end the process
+        self._loop.add_signal_handler(signal.SIGHUP, self._on_early_hangup)  # by default it would end the process
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,8 +61,11 @@ class Stopping:
             self._loop.remove_signal_handler(number)
 
     def on_hangup(self, action: Callable[[], object]) -> None:
-        """Call `action` at each SIGHUP."""
+        """Call `action` at each SIGHUP, and now if one came before anybody wanted to know."""
         self._loop.add_signal_handler(signal.SIGHUP, action)
+        if self._hung_up:
+            self._hung_up = False
+            action()
 
     def ask(self) -> None:
         """As the first signal does."""
@@ -77,6 +81,9 @@ class Stopping:
     async def unless_at_once(self, work: Coroutine[Any, Any, _T]) -> _T | None:
         """The result of `work`, or None when the second signal came and it was given up."""
         return await _first(work, self._at_once)
+
+    def _on_early_hangup(self) -> None:
+        self._hung_up = True
 
     def _on_signal(self, number: signal.Signals) -> None:
         if not self._asked.is_set():

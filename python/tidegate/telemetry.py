@@ -151,21 +151,30 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 HELP: Mapping[str, str] = {
+    "tidegate_accept_paused_total": "How often accepting paused: the limit of connections, or no resources left.",
     "tidegate_build_info": "The version that runs; always 1.",
     "tidegate_config_generation": "Which configuration serves; grows by one with each that is committed.",
     "tidegate_config_last_reload_success_timestamp_seconds": "When the configuration that serves was committed.",
     "tidegate_config_reloads_total": "Attempts to change the configuration, by result.",
+    "tidegate_connections": "Connections from clients that are open, by the address they came to.",
+    "tidegate_connections_failed_total": "Connections that ended before their first request: PROXY header or TLS.",
+    "tidegate_connections_total": "Connections from clients that were accepted.",
     "tidegate_dns_lookups_total": "Names looked up for upstreams, by result.",
+    "tidegate_endpoint_connect_failures_total": "Connections to an endpoint that failed.",
+    "tidegate_endpoint_connections": "Requests and WebSockets that an endpoint has now.",
     "tidegate_http_request_seconds": "From the head of a request to the end of its answer; WebSockets are not in it.",
     "tidegate_http_requests_total": "Plain HTTP requests, by route and status.",
-    "tidegate_tcp_connections": "Connections that listeners hold open.",
-    "tidegate_websocket_bytes_total": "Bytes of messages relayed, by direction.",
+    "tidegate_log_dropped_total": "Lines of the access log that were lost because it could not be written in time.",
+    "tidegate_panics_total": "Connections that were ended by a defect of the gateway.",
+    "tidegate_websocket_bytes_total": "Payload bytes of messages relayed, as on the wire, by direction.",
     "tidegate_websocket_closed_total": "WebSockets that ended, by Close code and cause.",
     "tidegate_websocket_connections": "WebSockets that are open.",
     "tidegate_websocket_handshakes_total": "Attempts to open a WebSocket, by status and reason.",
     "tidegate_websocket_messages_total": "Messages and control frames relayed, by direction and opcode.",
     "tidegate_websocket_ping_seconds": "From a ping of the gateway to its pong.",
+    "tidegate_websocket_protocol_errors_total": "WebSockets that ended because a side broke RFC 6455 or a limit.",
     "tidegate_websocket_seconds": "How long WebSockets were open, at their end.",
+    "tidegate_worker_connections": "Connections that a worker thread serves.",
 }
 
 

@@ -116,3 +116,17 @@ def test_the_engine_accepts_good_snapshots(name: str) -> None:
 
     snapshot = compile(load(f"{name}.yaml"))
     assert _engine.check(json.dumps(snapshot.data), snapshot.secrets) == []
+
+
+@needs_engine
+@pytest.mark.parametrize("name", sorted(path.stem for path in (HERE / "engine").glob("*.yaml")))
+def test_what_only_the_engine_can_tell(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tidegate import gateway
+
+    monkeypatch.chdir(HERE / "engine")
+    with pytest.raises(ConfigError) as caught:
+        gateway.check_file(Path(f"{name}.yaml"))
+    result = Path(f"{name}.errors.txt")
+    if os.environ.get("UPDATE_GOLDEN"):
+        result.write_text(lines(caught.value.problems))
+    assert lines(caught.value.problems) == result.read_text()

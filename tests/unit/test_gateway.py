@@ -185,7 +185,7 @@ async def test_metrics_of_both_halves(file: Path) -> None:
         names = {family["name"] for family in gateway.metrics()}
     assert names >= {
         "tidegate_websocket_connections",
-        "tidegate_config_generation",
+        "tidegate_config_last_reload_success_timestamp_seconds",
         "tidegate_build_info",
         "process_open_fds",
     }

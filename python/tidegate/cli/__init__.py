@@ -55,7 +55,7 @@ def _version(asked: bool) -> None:
 
 
 @app.callback(
-    help="A gateway for WebSockets, HTTP and TCP, built from the long-lived connection outwards.",
+    help="A gateway for WebSockets and HTTP, built from the long-lived connection outwards.",
     epilog="Exit codes: 0, 1 (failed while running), 2 (bad configuration or usage).",
 )
 def _tidegate(

@@ -33,7 +33,7 @@ def _row(snapshot: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any
     on = next(one for one in route["listeners"] if one["listener"] == entry["listener"])
     return {
         "listener": snapshot["listeners"][entry["listener"]]["name"],
-        "host": _host(entry["host"]),
+        "host": entry["host"],
         "path": _path(route["match"]["path"]),
         "match": _conditions(route["match"]),
         "websocket": _websocket(snapshot["websockets"][on["websocket"]], route["action"]),
@@ -42,13 +42,6 @@ def _row(snapshot: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any
         "place": f"{route['place']['file']}:{route['place']['line']}",
         "ties": [snapshot["routes"][index]["name"] for index in entry["ties"]],
     }
-
-
-def _host(host: str | Mapping[str, str]) -> str:
-    if isinstance(host, str):
-        return "*" if host == "any" else host
-    kind, text = next(iter(host.items()))
-    return {"exact": text, "suffix": f"*{text}", "prefix": f"{text}*"}[kind]
 
 
 def _path(path: str | Mapping[str, str]) -> str:

@@ -240,10 +240,10 @@ class _Walk:
 
 
 def _context(error: yaml.MarkedYAMLError) -> str:
-    mark = error.context_mark
-    if not error.context or mark is None or mark.line == error.problem_mark.line:
+    began, noticed = error.context_mark, error.problem_mark
+    if not error.context or began is None or noticed is None or began.line == noticed.line:
         return error.context or ""
-    return f"{error.context} (begun in line {mark.line + 1})"
+    return f"{error.context} (begun in line {began.line + 1})"
 
 
 def _at(node: yaml.Node) -> tuple[int, int]:

@@ -22,8 +22,8 @@ editors is printed by `tidegate schema`.
 | size | `512` (bytes), `64KiB`, `1MiB`, `1GiB` |
 | text from outside | `${NAME}` is an environment variable, `${file:path}` a file's content (relative to the \
 configuration, without its last line break); `$$` is a dollar sign. In `[…]` and `{…}` they need quotes |
-| template | text in which `{client.ip}`, `{tls.server_name}`, `{route}`, `{request.id}`, `{header.NAME}` and \
-`{path.1}` (a group of the path's regex) are filled in |
+| template | text in which `{client.ip}`, `{tls.server_name}`, `{route}`, `{request.id}`, `{host}`, `{method}`, \
+`{path}`, `{query}`, `{header.NAME}` and `{path.1}` (a group of the path's regex) are filled in; `{{` is a brace |
 
 `true` and `false` are the only truth values; `on`, `off`, `yes` and `no` are plain words. Unknown keys, keys given
 twice and keys without a value are errors.

@@ -95,9 +95,7 @@ pub fn explain(snapshot: &str, request: &str) -> Result<String, Vec<Fault>> {
 /// Where the snapshot cannot be read or is faulty.
 pub fn routes(snapshot: &str) -> Result<String, Vec<Fault>> {
     let table = RouteTable::build(&read_snapshot(snapshot)?)?;
-    let row = |listed: &route::Listed| {
-        json!({"route": listed.route, "listener": listed.listener, "host": host(&listed.host), "ties": listed.ties})
-    };
+    let row = |listed: &route::Listed| json!({"route": listed.route, "listener": listed.listener, "host": host(&listed.host), "ties": listed.ties});
     Ok(table.listing().iter().map(row).collect::<Value>().to_string())
 }
 

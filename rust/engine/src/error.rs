@@ -50,6 +50,8 @@ pub mod refusal {
         Refusal::new(421, "misdirected", "this connection was made for another server name; open a new one");
     pub const HEAD_TIMEOUT: Refusal = Refusal::new(408, "head_timeout", "the request head took too long");
     pub const BODY_CUT: Refusal = Refusal::new(400, "bad_body", "the request body is malformed");
+    pub const BODY_TOO_LARGE: Refusal =
+        Refusal::new(413, "body_too_large", "the request body is larger than this route takes");
     pub const NO_ENDPOINT: Refusal = Refusal::new(503, "no_endpoint", "the upstream has no endpoint to send this to");
     pub const CONNECT_FAILED: Refusal = Refusal::new(502, "connect_failed", "no endpoint accepted a connection");
     pub const CONNECT_TIMEOUT: Refusal = Refusal::new(504, "connect_timeout", "no endpoint accepted in time");

@@ -202,7 +202,7 @@ mod tests {
     fn buckets_are_cumulative() {
         let metrics = Metrics::default();
         let histogram = metrics.histogram("seconds", &[]);
-        [1, 2, 100_000_000].map(|value| histogram.record(value));
+        [1, 2, 100_000_000].into_iter().for_each(|value| histogram.record(value));
         let value = &sum([&metrics])[0]["samples"][0]["value"];
         assert_eq!((&value["buckets"][0], &value["buckets"][1]), (&json!([0.001, 1]), &json!([0.005, 2])));
         assert_eq!((&value["buckets"][15][1], &value["count"]), (&json!(2), &json!(3)));

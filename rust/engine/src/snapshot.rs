@@ -285,7 +285,12 @@ pub struct Redirect {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Respond {
-    Fixed { status: u16, body: String, content_type: String, headers: Edits },
+    Fixed {
+        status: u16,
+        body: String,
+        content_type: String,
+        headers: Edits,
+    },
     /// Sends a request's body, or a WebSocket's messages, back.
     Echo,
     /// 200 while ready, 503 from the first moment of a drain.

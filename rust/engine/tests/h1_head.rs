@@ -401,6 +401,8 @@ fn a_length_where_none_may_be_is_dropped() {
     let has_length = |head: &str| response(head, false).unwrap().fields.has("Content-Length");
     assert!(!has_length("HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n"));
     assert!(!has_length("HTTP/1.1 101 Switching Protocols\r\nContent-Length: 0\r\n\r\n"));
+    // The handshake's check refuses this one, so it must see it.
+    assert!(has_length("HTTP/1.1 101 Switching Protocols\r\nContent-Length: 5\r\n\r\n"));
     assert!(has_length("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"));
 }
 

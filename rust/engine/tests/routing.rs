@@ -156,6 +156,14 @@ fn paths_go_from_exact_to_any() {
 }
 
 #[test]
+fn prefixes_end_where_segments_do() {
+    assert_finds(
+        &[json!({"path": {"prefix": "/a//"}}), json!({"path": {"prefix": "/"}}), json!({"path": {"starts_with": "/"}})],
+        &[("GET /a", Some(0)), ("GET /a//b", Some(0)), ("GET /ab", Some(1)), ("GET /", Some(1)), ("OPTIONS *", None)],
+    );
+}
+
+#[test]
 fn priority_goes_before_path_and_file_order_comes_last() {
     assert_finds(
         &[
@@ -258,12 +266,35 @@ fn listeners_have_their_own_routes() {
 fn refuses_paths_that_servers_read_differently() {
     use BadPath::{Backslash, DotSegment, Escape, Nul};
     let dots = [
-        "/.", "/..", "/./a", "/a/../b", "/a/..", "/%2e/a", "/%2E%2e/a", "/.%2e", "/a%2f..%2fb", "/a%2F%2e%2E", "/..%2Fa",
-        "/..;/a", "/..;x=1/a", "/.;", "/a/..%3bx", "..", "/a/%2e%2e%3B",
+        "/.",
+        "/..",
+        "/./a",
+        "/a/../b",
+        "/a/..",
+        "/%2e/a",
+        "/%2E%2e/a",
+        "/.%2e",
+        "/a%2f..%2fb",
+        "/a%2F%2e%2E",
+        "/..%2Fa",
+        "/..;/a",
+        "/..;x=1/a",
+        "/.;",
+        "/a/..%3bx",
+        "..",
+        "/a/%2e%2e%3B",
     ];
     let others = [
-        ("/a%00", Nul), ("/a\0", Nul), ("/a\\b", Backslash), ("/a%5cb", Backslash), ("/a%5Cb", Backslash),
-        ("/a%", Escape), ("/a%2", Escape), ("/a%2g", Escape), ("/%g2", Escape), ("/%%41", Escape),
+        ("/a%00", Nul),
+        ("/a\0", Nul),
+        ("/a\\b", Backslash),
+        ("/a%5cb", Backslash),
+        ("/a%5Cb", Backslash),
+        ("/a%", Escape),
+        ("/a%2", Escape),
+        ("/a%2g", Escape),
+        ("/%g2", Escape),
+        ("/%%41", Escape),
     ];
     for (path, bad) in dots.map(|path| (path, DotSegment)).into_iter().chain(others) {
         assert_eq!(clean(path.as_bytes()).map(|_| ()), Err(bad), "{path}");
@@ -562,7 +593,14 @@ fn lists_routes_in_the_order_they_are_tried() {
     ]);
     let listed: Vec<_> = table.listing().into_iter().map(|row| (row.listener, show(&row.host), row.route)).collect();
     let expected = [
-        (0, "z", 3), (0, "z", 1), (0, "a", 3), (0, "*.b.c", 2), (0, "*.c", 1), (0, "*.c", 5), (0, "*", 1), (0, "*", 0),
+        (0, "z", 3),
+        (0, "z", 1),
+        (0, "a", 3),
+        (0, "*.b.c", 2),
+        (0, "*.c", 1),
+        (0, "*.c", 5),
+        (0, "*", 1),
+        (0, "*", 0),
         (1, "w.*", 4),
     ];
     assert_eq!(listed, expected.map(|(listener, host, route)| (listener, host.to_owned(), route)));

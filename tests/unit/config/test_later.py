@@ -12,7 +12,6 @@ from tidegate.config.later import LATER, Later
 from tidegate.config.schema import keys_at
 from tidegate.errors import ConfigError
 
-
 BASE = {
     "listeners": {"edge": {"bind": "127.0.0.1:8080"}},
     "routes": [{"to": "app"}],

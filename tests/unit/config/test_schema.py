@@ -69,7 +69,7 @@ def test_null_is_no_value_of_the_file() -> None:
     assert [
         node
         for node in mappings(json_schema())
-        if node.get("type") == "null" or "const" in node and node["const"] is None
+        if node.get("type") == "null" or ("const" in node and node["const"] is None)
     ] == []
 
 

@@ -19,9 +19,9 @@ mod split;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-pub use self::split::Split;
 use self::draw::Draw;
 use self::rotation::Rotation;
+pub use self::split::Split;
 use crate::snapshot::Balance;
 
 /// How far a rotation has come. Shared by all workers.

@@ -50,7 +50,8 @@ fn round_robin_is_smooth() {
 
 #[test]
 fn a_split_is_exact_over_a_cycle() {
-    for weights in [&[90, 10][..], &[1, 99], &[1, 2, 3, 4], &[0, 5, 0, 7], &[4000, 97, 13], &[999_983, 17, 0, 500_000]] {
+    for weights in [&[90, 10][..], &[1, 99], &[1, 2, 3, 4], &[0, 5, 0, 7], &[4000, 97, 13], &[999_983, 17, 0, 500_000]]
+    {
         let split = Split::new(weights);
         let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
         let expected: Vec<u64> = weights.iter().map(|weight| u64::from(*weight)).collect();

@@ -61,7 +61,7 @@ pub struct ResponseHead {
     pub reason: Cow<'static, [u8]>,
     /// 0 or 1, of HTTP/1.x.
     pub minor: u8,
-    /// The fields as received, without a Content-Length that the status does not allow.
+    /// The fields as received, without a Content-Length that the status does not allow; a 101 keeps one above 0.
     pub fields: Fields,
     /// How the end of the body is found.
     pub body: BodyLength,
@@ -178,7 +178,9 @@ fn read_response(buffer: &[u8], extent: &Extent, request_was_head: bool) -> Resu
     let mut fields = read_fields(&buffer[extent.fields.clone()], extent.count, |line| framing.note(line))?;
     let declared = framing.body(minor)?;
     let body = body_after(status, declared, request_was_head);
-    if is_always_bodiless(status) && declared.is_some() {
+    // A 101 that announces content is no end of a handshake: whoever checks that must see it.
+    let is_fake = status == 101 && declared.is_some_and(|length| !length.is_empty());
+    if is_always_bodiless(status) && declared.is_some() && !is_fake {
         // RFC 9110 §8.6: a length here is an error that a client may take at its word.
         fields.remove("content-length");
     }

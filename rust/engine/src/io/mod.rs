@@ -1,16 +1,16 @@
 //! Byte streams, and the few things every reader and writer of them shares.
 
 pub mod clock;
+mod listener;
 pub mod proxy_protocol;
 pub mod random;
-mod listener;
 mod rewind;
 mod scratch;
 mod socket;
 mod stream;
 
+pub use listener::Listener;
 pub use rewind::Rewind;
 pub use scratch::{SCRATCH_SIZE, with_scratch};
-pub use listener::Listener;
 pub use socket::{BindError, bind, connect};
 pub use stream::{Loose, Raw, Stream};

@@ -3,7 +3,9 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
@@ -81,6 +83,15 @@ impl Stream {
         }
     }
 
+    /// Makes the connection end with a reset, for a peer that would take a FIN for the good end of what it reads. TLS
+    /// needs none of this: without a `close_notify` the peer knows.
+    pub fn reset_when_dropped(&self) {
+        if let Self::Raw(Raw::Tcp(tcp)) = self {
+            // Where it fails, a FIN is all that can be said.
+            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+        }
+    }
+
     /// Ends our sending: FIN, after `close_notify` over TLS.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
@@ -149,7 +160,7 @@ impl Stream {
 
     /// Ends our sending and waits for the peer's end, at most `patience`: closing with unread bytes would reset the
     /// connection, and the peer might lose our last words.
-    pub async fn linger(mut self, patience: std::time::Duration) {
+    pub async fn linger(mut self, patience: Duration) {
         let ended = async {
             std::future::poll_fn(|cx| self.poll_shutdown(cx)).await?;
             let discard = |cx: &mut Context<'_>| super::with_scratch(|scratch| self.poll_read(cx, scratch));

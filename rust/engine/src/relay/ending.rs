@@ -53,8 +53,13 @@ impl Relay {
         }
         self.cause = Some(order.cause);
         let patience = clock::now() + order.patience;
-        self.client.due =
-            Some(Due { code: Some(order.code), reason: order.reason.clone(), retry: order.retry, place: Stop::AtMessage, patience });
+        self.client.due = Some(Due {
+            code: Some(order.code),
+            reason: order.reason.clone(),
+            retry: order.retry,
+            place: Stop::AtMessage,
+            patience,
+        });
         if self.is_opaque() {
             self.cut_opaque();
         }
@@ -277,12 +282,7 @@ impl Relay {
 }
 
 /// The Close for a receiver after the sender is gone; `None` is FIN alone.
-fn last_words(
-    cause: Cause,
-    gone: Role,
-    receiver: &Side,
-    settings: &WebSocket,
-) -> Option<(Option<u16>, &'static str)> {
+fn last_words(cause: Cause, gone: Role, receiver: &Side, settings: &WebSocket) -> Option<(Option<u16>, &'static str)> {
     if let Some(code) = receiver.close_heard {
         // It had said goodbye; the one who should have answered is gone.
         return Some((code, ""));
@@ -339,7 +339,8 @@ impl Side {
     /// Makes a Close due, unless one is on its way.
     fn expect(&mut self, code: u16, reason: &'static str, patience: Millis) {
         if self.told == Told::Open {
-            self.due = Some(Due { code: Some(code), reason: reason.into(), retry: None, place: Stop::AtFrame, patience });
+            self.due =
+                Some(Due { code: Some(code), reason: reason.into(), retry: None, place: Stop::AtFrame, patience });
         }
     }
 

@@ -37,8 +37,7 @@ impl Direction {
             ping: messages("ping"),
             pong: messages("pong"),
             close: messages("close"),
-            bytes: metrics
-                .counter("tidegate_websocket_bytes_total", &[("route", route), ("direction", direction)]),
+            bytes: metrics.counter("tidegate_websocket_bytes_total", &[("route", route), ("direction", direction)]),
         }
     }
 }
@@ -51,9 +50,8 @@ impl RelayMetrics {
             protocol_errors: by_side.map(|side| {
                 metrics.counter("tidegate_websocket_protocol_errors_total", &[("route", route), ("side", side)])
             }),
-            ping_seconds: by_side.map(|side| {
-                metrics.histogram("tidegate_websocket_ping_seconds", &[("route", route), ("side", side)])
-            }),
+            ping_seconds: by_side
+                .map(|side| metrics.histogram("tidegate_websocket_ping_seconds", &[("route", route), ("side", side)])),
         }
     }
 

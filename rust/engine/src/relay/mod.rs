@@ -264,7 +264,10 @@ impl Relay {
         self.take_frames(cx, from, bytes);
         let after = *self.side(from).observer.counts();
         self.metrics.count(from, &before, &after);
-        if self.settings.idle_counts == IdleCounts::Any || after.bytes != before.bytes || after.messages() != before.messages() {
+        if self.settings.idle_counts == IdleCounts::Any
+            || after.bytes != before.bytes
+            || after.messages() != before.messages()
+        {
             self.last_active = self.side(from).last_heard;
         }
     }
@@ -338,7 +341,9 @@ enum Verdict {
     Pass,
     Swallow,
     /// A Close: nothing after it counts.
-    Last { pass: bool },
+    Last {
+        pass: bool,
+    },
 }
 
 impl Side {

@@ -1,8 +1,8 @@
 //! Timers of an open relay: idleness, lifetime, and Pings that find out whether a silent side still lives.
 
+use super::Relay;
 use super::ending::Order;
 use super::side::{Heard, Ping, Role, Side, Told};
-use super::Relay;
 use crate::error::Cause;
 use crate::io::clock::{self, Millis};
 use crate::io::random;
@@ -43,7 +43,13 @@ impl Relay {
 
     fn on_age(&mut self, now: Millis) {
         let codes = self.settings.close_codes;
-        let order = |cause, code, reason: &'static str| Order { cause, code, reason: reason.into(), retry: None, patience: PATIENCE };
+        let order = |cause, code, reason: &'static str| Order {
+            cause,
+            code,
+            reason: reason.into(),
+            retry: None,
+            patience: PATIENCE,
+        };
         if self.settings.max_lifetime.is_some_and(|most| now >= self.opened + most) {
             self.close(&order(Cause::Lifetime, codes.lifetime, "gw: lifetime"));
         } else if self.settings.idle_after.is_some_and(|after| now >= self.last_active + after) {
@@ -83,7 +89,7 @@ impl Relay {
         match side.ping {
             Ping::Sent { at, .. } if side.last_heard > at => side.ping = Ping::None,
             Ping::Sent { token, .. } if !reading => side.ping = Ping::Sent { token, at: now },
-            Ping::Sent { at, .. } if now >= at + rule.timeout => return self.ping_lost(role),
+            Ping::Sent { at, .. } if now >= at + rule.timeout => self.ping_lost(role),
             Ping::Sent { .. } | Ping::Due => {}
             Ping::None if now < side.last_heard + rule.every => {}
             // A foreign Ping is unanswered: it asks the same question, and a second one might hide its Pong.

@@ -71,7 +71,10 @@ pub enum Ping {
     /// To be sent at the next frame boundary.
     Due,
     /// Sent and not answered; `token` is its payload, 0 where a foreign Ping stands in for ours.
-    Sent { token: u64, at: Millis },
+    Sent {
+        token: u64,
+        at: Millis,
+    },
 }
 
 #[derive(Debug)]

@@ -1,10 +1,10 @@
-//! One route, ready: its condition, and what it does to what passes.
+//! What one route does to what passes. Apart from its condition, which every lookup may look at, and this none.
 
 use std::borrow::Cow;
 
-use super::condition::Condition;
+use regex::bytes::Regex;
+
 use super::edits::{self, CompiledEdits};
-use super::order::Standing;
 use super::path::{BadPath, CleanPath};
 use super::pattern::PathPattern;
 use super::redirect::Location;
@@ -16,8 +16,6 @@ use crate::snapshot::{Action, Forward, HostHeader, Redirect, Respond, Route};
 /// A route of the snapshot, compiled.
 #[derive(Debug)]
 pub struct Compiled {
-    pub(super) condition: Condition,
-    pub(super) standing: Standing,
     /// Towards the upstream; empty on routes that answer themselves.
     pub request_edits: CompiledEdits,
     /// Towards the client, whoever answers.
@@ -27,6 +25,8 @@ pub struct Compiled {
     /// On redirect routes.
     pub redirect_to: Option<Location>,
     rewrite: Option<PathRewrite>,
+    /// Of the match.
+    path_regex: Option<Regex>,
 }
 
 /// The Host that the upstream sees.
@@ -40,30 +40,27 @@ pub enum HostRule {
 }
 
 impl Compiled {
-    /// Compiles `route`, found at `pointer`. What is faulty is left out, so that the rest is checked too.
-    pub(super) fn new(route: &Route, pointer: &str, faults: &mut Vec<Fault>) -> Self {
-        let condition = Condition::compile(&route.matches, &format!("{pointer}/match"), faults);
-        let standing = Standing::new(route.priority, &condition);
+    /// Compiles `route`, found at `pointer`, whose match has this path. What is faulty is left out, so that the rest is
+    /// checked too.
+    pub(super) fn new(route: &Route, path: &PathPattern, pointer: &str, faults: &mut Vec<Fault>) -> Self {
         let mut compiled = Self {
-            condition,
-            standing,
             request_edits: CompiledEdits::default(),
             response_edits: CompiledEdits::default(),
             host: HostRule::Preserve,
             redirect_to: None,
             rewrite: None,
+            path_regex: path.regex().cloned(),
         };
         match &route.action {
-            Action::Forward(forward) => compiled.forward(forward, &format!("{pointer}/action/forward"), faults),
+            Action::Forward(forward) => compiled.forward(forward, path, &format!("{pointer}/action/forward"), faults),
             Action::Redirect(redirect) => compiled.redirect(redirect, &format!("{pointer}/action/redirect"), faults),
             Action::Respond(respond) => compiled.respond(respond, &format!("{pointer}/action/respond"), faults),
         }
         compiled
     }
 
-    fn forward(&mut self, forward: &Forward, pointer: &str, faults: &mut Vec<Fault>) {
-        let groups = self.condition.path.groups();
-        let mut compiler = edits::Compiler { groups, faults };
+    fn forward(&mut self, forward: &Forward, path: &PathPattern, pointer: &str, faults: &mut Vec<Fault>) {
+        let mut compiler = edits::Compiler { groups: self.groups(), faults };
         let place = format!("{pointer}/request_headers");
         self.request_edits = compiler.compile(&forward.request_headers, &place, edits::Side::Request);
         let place = format!("{pointer}/response_headers");
@@ -73,7 +70,7 @@ impl Compiled {
             HostHeader::Upstream => HostRule::Upstream,
             HostHeader::Set(text) => HostRule::Set(compiler.template(text, format!("{pointer}/host/set"))),
         };
-        let rewrite = |rewrite| PathRewrite::compile(rewrite, &self.condition.path, &format!("{pointer}/rewrite"));
+        let rewrite = |rewrite| PathRewrite::compile(rewrite, path, &format!("{pointer}/rewrite"));
         self.rewrite = forward.rewrite.as_ref().map(rewrite).transpose().unwrap_or_else(|fault| {
             faults.push(fault);
             None
@@ -81,7 +78,7 @@ impl Compiled {
     }
 
     fn redirect(&mut self, redirect: &Redirect, pointer: &str, faults: &mut Vec<Fault>) {
-        let mut compiler = edits::Compiler { groups: self.condition.path.groups(), faults };
+        let mut compiler = edits::Compiler { groups: self.groups(), faults };
         self.redirect_to = Some(Location::new(compiler.template(&redirect.to, format!("{pointer}/to"))));
         let place = format!("{pointer}/headers");
         self.response_edits = compiler.compile(&redirect.headers, &place, edits::Side::Response);
@@ -89,7 +86,7 @@ impl Compiled {
 
     fn respond(&mut self, respond: &Respond, pointer: &str, faults: &mut Vec<Fault>) {
         if let Respond::Fixed { headers, .. } = respond {
-            let mut compiler = edits::Compiler { groups: self.condition.path.groups(), faults };
+            let mut compiler = edits::Compiler { groups: self.groups(), faults };
             let place = format!("{pointer}/fixed/headers");
             self.response_edits = compiler.compile(headers, &place, edits::Side::Response);
         }
@@ -105,12 +102,17 @@ impl Compiled {
 
     /// What `{path.n}` stands for: group `number` of the match's regex, or that segment; empty when there is none.
     pub(super) fn path_part<'p>(&self, path: &'p CleanPath<'_>, number: usize) -> &'p [u8] {
-        let part = match &self.condition.path {
-            PathPattern::Regex(regex) => regex
+        let part = match &self.path_regex {
+            Some(regex) => regex
                 .captures(path.normal())
                 .and_then(|groups| groups.get(number).map(|group| &path.normal()[group.range()])),
-            _ => path.segment(number),
+            None => path.segment(number),
         };
         part.unwrap_or_default()
+    }
+
+    /// The groups of the match's regex, the whole left out.
+    fn groups(&self) -> Option<usize> {
+        self.path_regex.as_ref().map(|regex| regex.captures_len() - 1)
     }
 }

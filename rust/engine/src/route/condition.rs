@@ -1,4 +1,4 @@
-//! What a route asks of a request beside its host.
+//! What a route asks of a request beside its host, and how it ranks among others.
 
 use std::borrow::Cow;
 
@@ -8,11 +8,12 @@ use super::table::Request;
 use super::value_check::ValueCheck;
 use crate::error::Fault;
 use crate::http::method::is_token;
-use crate::snapshot::{Match, NamedTest};
+use crate::snapshot::{NamedTest, Route};
 
 #[derive(Debug)]
 pub(super) struct Condition {
     pub(super) path: PathPattern,
+    pub(super) priority: i64,
     /// Any when empty.
     methods: Vec<Box<[u8]>>,
     headers: Vec<(String, ValueCheck)>,
@@ -20,8 +21,9 @@ pub(super) struct Condition {
 }
 
 impl Condition {
-    /// Compiles `matches`, found at `pointer`. What is faulty is left out, so that the rest is checked too.
-    pub(super) fn compile(matches: &Match, pointer: &str, faults: &mut Vec<Fault>) -> Self {
+    /// Compiles the match of `route`, found at `pointer`. What is faulty is left out, so that the rest is checked too.
+    pub(super) fn compile(route: &Route, pointer: &str, faults: &mut Vec<Fault>) -> Self {
+        let matches = &route.matches;
         let path = PathPattern::compile(&matches.path, &format!("{pointer}/path"));
         for (at, method) in matches.methods.iter().enumerate() {
             check_token(method, "method", || format!("{pointer}/methods/{at}"), faults);
@@ -34,6 +36,7 @@ impl Condition {
                 faults.push(fault);
                 PathPattern::Any
             }),
+            priority: route.priority,
             methods: matches.methods.iter().map(|method| method.as_bytes().into()).collect(),
             headers: checks(&matches.headers, &format!("{pointer}/headers"), faults),
             query: checks(&matches.query, &format!("{pointer}/query"), faults),
@@ -83,10 +86,11 @@ impl Condition {
     /// Whether some request may satisfy both, as far as method, headers and query can tell.
     pub(super) fn meets(&self, other: &Self) -> bool {
         let shares_method = self.methods.iter().any(|method| other.methods.contains(method));
-        let excluded = |mine: &[(String, ValueCheck)], theirs: &[(String, ValueCheck)], same: fn(&str, &str) -> bool| {
-            mine.iter().any(|(name, check)| {
-                theirs.iter().any(|(other, against)| same(name, other) && check.excludes(against))
-            })
+        let excluded = |mine: &[(String, ValueCheck)],
+                        theirs: &[(String, ValueCheck)],
+                        same: fn(&str, &str) -> bool| {
+            mine.iter()
+                .any(|(name, check)| theirs.iter().any(|(other, against)| same(name, other) && check.excludes(against)))
         };
         (self.methods.is_empty() || other.methods.is_empty() || shares_method)
             && !excluded(&self.headers, &other.headers, str::eq_ignore_ascii_case)

@@ -54,7 +54,7 @@ pub(super) struct Hosts<T> {
     values: Box<[T]>,
     /// Beside `values`; exact ones in no order, then suffixes and prefixes by length, then any.
     names: Box<[HostMatch]>,
-    exact: ByteIndex<u32>,
+    exact: ByteIndex,
     suffixes: Wildcards,
     prefixes: Wildcards,
     any: Option<u32>,
@@ -64,7 +64,7 @@ pub(super) struct Hosts<T> {
 struct Wildcards {
     /// Of the fixed parts, longest first.
     lengths: Box<[usize]>,
-    by_text: ByteIndex<u32>,
+    by_text: ByteIndex,
 }
 
 impl<T> Hosts<T> {

@@ -1,4 +1,4 @@
-//! A map from bytes to small values, built once, that touches little memory.
+//! A map from bytes to numbers, built once, that touches little memory.
 //!
 //! A table of many thousand routes does not fit into the nearest caches, so a lookup costs as much as it touches cache
 //! lines: here one slot and the key's text, which stands beside its neighbours. Slots are probed one after the other,
@@ -10,32 +10,32 @@
 use std::num::NonZeroU32;
 
 #[derive(Debug)]
-pub(super) struct ByteIndex<T> {
+pub(super) struct ByteIndex {
     /// As many as a power of two.
-    slots: Box<[Option<Slot<T>>]>,
+    slots: Box<[Option<Slot>]>,
     /// All keys, one behind the other.
     texts: Box<[u8]>,
 }
 
 /// Offsets have 32 bits, as the texts of a configuration come nowhere near 4 GiB.
 #[derive(Clone, Copy, Debug)]
-struct Slot<T> {
+struct Slot {
     /// Never 0, which leaves room for the mark of a free slot.
     hash: NonZeroU32,
     start: u32,
     length: u32,
-    value: T,
+    number: u32,
 }
 
-impl<T: Copy> ByteIndex<T> {
+impl ByteIndex {
     /// A map of `pairs`, whose keys are different.
-    pub(super) fn new<K: AsRef<[u8]>>(pairs: &[(K, T)]) -> Self {
+    pub(super) fn new<K: AsRef<[u8]>>(pairs: &[(K, u32)]) -> Self {
         let mut slots = vec![None; (pairs.len() * 3 / 2 + 1).next_power_of_two()];
         let mut texts = Vec::new();
-        for (key, value) in pairs {
+        for (key, number) in pairs {
             let key = key.as_ref();
             let hash = hash(key);
-            let slot = Slot { hash, start: texts.len() as u32, length: key.len() as u32, value: *value };
+            let slot = Slot { hash, start: texts.len() as u32, length: key.len() as u32, number: *number };
             texts.extend_from_slice(key);
             let free = probes(hash, slots.len()).find(|at| slots[*at].is_none());
             if let Some(free) = free {
@@ -45,18 +45,18 @@ impl<T: Copy> ByteIndex<T> {
         Self { slots: slots.into(), texts: texts.into() }
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> Option<T> {
+    pub(super) fn get(&self, key: &[u8]) -> Option<u32> {
         let hash = hash(key);
         for at in probes(hash, self.slots.len()) {
             let slot = self.slots[at].as_ref()?;
             if slot.hash == hash && self.text(slot) == key {
-                return Some(slot.value);
+                return Some(slot.number);
             }
         }
         None
     }
 
-    fn text(&self, slot: &Slot<T>) -> &[u8] {
+    fn text(&self, slot: &Slot) -> &[u8] {
         let start = slot.start as usize;
         &self.texts[start..start + slot.length as usize]
     }
@@ -93,7 +93,8 @@ mod tests {
     #[test]
     fn finds_what_was_put_in() {
         for count in [0, 1, 2, 3, 10, 1000] {
-            let pairs: Vec<_> = (0..count).map(|number| (format!("{}-{number}", "x".repeat(number % 19)), number)).collect();
+            let key = |number: u32| format!("{}-{number}", "x".repeat(number as usize % 19));
+            let pairs: Vec<_> = (0..count).map(|number| (key(number), number)).collect();
             let index = ByteIndex::new(&pairs);
             for (key, number) in &pairs {
                 assert_eq!(index.get(key.as_bytes()), Some(*number));

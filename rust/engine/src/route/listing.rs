@@ -1,6 +1,6 @@
 //! The table as people read it.
 
-use super::compiled::Compiled;
+use super::condition::Condition;
 use super::host::Hosts;
 use super::order;
 use super::paths::Paths;
@@ -19,21 +19,22 @@ pub struct Listed {
 
 /// The routes of a listener, in the order in which they are tried: exact hosts as they come in the file, suffix
 /// wildcards, prefix wildcards, any.
-pub(super) fn list(listener: usize, hosts: &Hosts<Paths>, routes: &[Compiled]) -> Vec<Listed> {
-    let mut ranked: Vec<(HostMatch, Vec<usize>)> = hosts.iter().map(|(host, paths)| (host.clone(), paths.ranked())).collect();
+pub(super) fn list(listener: usize, hosts: &Hosts<Paths>, conditions: &[Condition]) -> Vec<Listed> {
+    let mut ranked: Vec<(HostMatch, Vec<usize>)> =
+        hosts.iter().map(|(host, paths)| (host.clone(), paths.ranked())).collect();
     // Stable: what is no exact host keeps its place.
     ranked.sort_by_cached_key(|(host, members)| match host {
         HostMatch::Exact(name) => (members.iter().min().copied().unwrap_or(usize::MAX), name.clone()),
         _ => (usize::MAX, String::new()),
     });
     let rows = |(host, members): &(HostMatch, Vec<usize>)| {
-        let row = |route: usize| Listed { listener, host: host.clone(), route, ties: ties(route, members, routes) };
+        let row = |route: usize| Listed { listener, host: host.clone(), route, ties: ties(route, members, conditions) };
         members.iter().copied().map(row).collect::<Vec<_>>()
     };
     ranked.iter().flat_map(rows).collect()
 }
 
-fn ties(route: usize, members: &[usize], routes: &[Compiled]) -> Vec<usize> {
-    let tied = |other: &usize| *other != route && order::tie(&routes[route], &routes[*other]);
+fn ties(route: usize, members: &[usize], conditions: &[Condition]) -> Vec<usize> {
+    let tied = |other: &usize| *other != route && order::tie(&conditions[route], &conditions[*other]);
     members.iter().copied().filter(tied).collect()
 }

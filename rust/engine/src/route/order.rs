@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 
-use super::compiled::Compiled;
 use super::condition::Condition;
 use super::pattern::PathPattern;
 
@@ -27,18 +26,14 @@ enum PathStanding {
 }
 
 impl Standing {
-    pub(super) fn new(priority: i64, condition: &Condition) -> Self {
+    pub(super) fn of(condition: &Condition) -> Self {
         Self {
-            priority: Reverse(priority),
+            priority: Reverse(condition.priority),
             path: PathStanding::new(&condition.path),
             names_method: Reverse(condition.names_method()),
             headers: Reverse(condition.header_count()),
             query: Reverse(condition.query_count()),
         }
-    }
-
-    pub(super) fn priority(&self) -> i64 {
-        self.priority.0
     }
 }
 
@@ -47,8 +42,7 @@ impl PathStanding {
         match path {
             PathPattern::Any => Self::Any,
             PathPattern::Exact(_) => Self::Exact,
-            // The prefix `/` is kept as an empty text, but is as long as starts_with `/`.
-            PathPattern::Prefix(text) | PathPattern::StartsWith(text) => Self::Affix(Reverse(text.len().max(1))),
+            PathPattern::Prefix(text) | PathPattern::StartsWith(text) => Self::Affix(Reverse(text.len())),
             PathPattern::Regex(_) => Self::Regex,
         }
     }
@@ -56,10 +50,8 @@ impl PathStanding {
 
 /// Whether some request may satisfy both routes and nothing but their place in the file says which one takes it. Of two
 /// regexes that can be said only when they are the same.
-pub(super) fn tie(one: &Compiled, two: &Compiled) -> bool {
-    one.standing == two.standing
-        && same_path(&one.condition.path, &two.condition.path)
-        && one.condition.meets(&two.condition)
+pub(super) fn tie(one: &Condition, two: &Condition) -> bool {
+    Standing::of(one) == Standing::of(two) && same_path(&one.path, &two.path) && one.meets(two)
 }
 
 /// For paths of equal standing, whether one path can satisfy both.
@@ -69,9 +61,7 @@ fn same_path(one: &PathPattern, two: &PathPattern) -> bool {
         (Any, Any) => true,
         (Regex(one), Regex(two)) => one.as_str() == two.as_str(),
         (Exact(one), Exact(two)) | (Prefix(one), Prefix(two)) | (StartsWith(one), StartsWith(two)) => one == two,
-        (Prefix(prefix), StartsWith(text)) | (StartsWith(text), Prefix(prefix)) => {
-            prefix == text || (prefix.is_empty() && **text == *b"/")
-        }
+        (Prefix(one), StartsWith(two)) | (StartsWith(one), Prefix(two)) => one == two,
         _ => false,
     }
 }

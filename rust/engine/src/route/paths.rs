@@ -8,8 +8,9 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use super::compiled::Compiled;
+use super::condition::Condition;
 use super::index::ByteIndex;
+use super::order::Standing;
 use super::pattern::PathPattern;
 use super::table::Request;
 
@@ -23,6 +24,8 @@ pub(super) struct Candidate {
     kind: Kind,
     /// Where host and path match, so does all the rest.
     is_plain: bool,
+    /// Ends the list of its text.
+    is_last: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +40,8 @@ enum Kind {
 /// The routes of one host.
 #[derive(Debug)]
 pub(super) struct Paths {
-    /// Exact, prefix and starts_with, by their text: where in `candidates`, and how many.
-    by_text: ByteIndex<(u32, u32)>,
+    /// Exact, prefix and starts_with, by their text: where their list begins in `candidates`.
+    by_text: ByteIndex,
     /// Each list is in the order of ranks. The last one is of those without a text.
     candidates: Box<[Candidate]>,
     reaches: Reaches,
@@ -63,35 +66,36 @@ struct Reaches {
 /// The best so far.
 struct Search<'s> {
     request: &'s Request<'s>,
-    routes: &'s [Compiled],
+    conditions: &'s [Condition],
     best: Option<&'s Candidate>,
 }
 
 impl Paths {
     /// Sorts `members`, pairs of a route's index and its WebSocket settings' index.
-    pub(super) fn build(mut members: Vec<(usize, usize)>, routes: &[Compiled], fall_through: bool) -> Self {
-        members.sort_by_key(|(route, _)| (routes[*route].standing, *route));
+    pub(super) fn build(mut members: Vec<(usize, usize)>, conditions: &[Condition], fall_through: bool) -> Self {
+        members.sort_by_key(|(route, _)| (Standing::of(&conditions[*route]), *route));
         members.dedup_by_key(|(route, _)| *route);
         let mut lists: HashMap<&[u8], Vec<Candidate>> = HashMap::new();
         let mut loose = Vec::new();
         for (rank, (route, websocket)) in members.iter().enumerate() {
-            let condition = &routes[*route].condition;
+            let condition = &conditions[*route];
             let (kind, text) = keyed(&condition.path);
             let (rank, route, websocket) = (rank as u32, *route as u32, *websocket as u32);
-            let candidate = Candidate { rank, route, websocket, kind, is_plain: condition.is_plain() };
+            let candidate = Candidate { rank, route, websocket, kind, is_plain: condition.is_plain(), is_last: false };
             text.map_or(&mut loose, |text| lists.entry(text).or_default()).push(candidate);
         }
-        let standing = |member: Option<&(usize, usize)>| member.map(|(route, _)| routes[*route].standing.priority());
-        let is_flat = standing(members.first()) == standing(members.last());
+        let priority = |member: Option<&(usize, usize)>| member.map(|(route, _)| conditions[*route].priority);
+        let is_flat = priority(members.first()) == priority(members.last());
         Self { is_flat, fall_through, ..Self::index(lists, loose) }
     }
 
     fn index(lists: HashMap<&[u8], Vec<Candidate>>, loose: Vec<Candidate>) -> Self {
-        let mut candidates = Vec::new();
+        let mut candidates: Vec<Candidate> = Vec::new();
         let mut places = Vec::with_capacity(lists.len());
         for (text, list) in &lists {
-            places.push((*text, (candidates.len() as u32, list.len() as u32)));
+            places.push((*text, candidates.len() as u32));
             candidates.extend_from_slice(list);
+            candidates.last_mut().into_iter().for_each(|last| last.is_last = true);
         }
         let has = |kind: Kind| move |list: &Vec<Candidate>| list.iter().any(|candidate| candidate.kind == kind);
         let reaching = lists.iter().filter(|(_, list)| has(Kind::Prefix)(list) || has(Kind::StartsWith)(list));
@@ -108,9 +112,9 @@ impl Paths {
     }
 
     /// The first route, in the order of ranks, that takes `request`.
-    pub(super) fn find<'s>(&'s self, request: &'s Request<'s>, routes: &'s [Compiled]) -> Option<&'s Candidate> {
+    pub(super) fn find<'s>(&'s self, request: &'s Request<'s>, conditions: &'s [Condition]) -> Option<&'s Candidate> {
         let path = request.path.normal();
-        let mut search = Search { request, routes, best: None };
+        let mut search = Search { request, conditions, best: None };
         if path.len() <= self.longest as usize {
             search.look(self.list(path), |_| true);
         }
@@ -118,7 +122,8 @@ impl Paths {
             if self.is_flat && search.best.is_some() {
                 break;
             }
-            let is_boundary = path[length] == b'/';
+            // The one text of length 1 is `/`, behind which every segment begins.
+            let is_boundary = length == 1 || path[length] == b'/';
             if is_boundary || self.has_starts_with {
                 search.look(self.list(&path[..length]), |kind| match kind {
                     Kind::Prefix => is_boundary,
@@ -138,8 +143,10 @@ impl Paths {
     }
 
     fn list(&self, text: &[u8]) -> &[Candidate] {
-        let (start, count) = self.by_text.get(text).unwrap_or_default();
-        &self.candidates[start as usize..(start + count) as usize]
+        let Some(start) = self.by_text.get(text) else { return &[] };
+        let list = &self.candidates[start as usize..];
+        let last = list.iter().position(|candidate| candidate.is_last);
+        last.map_or(&[], |last| &list[..=last])
     }
 }
 
@@ -169,7 +176,7 @@ impl<'s> Search<'s> {
     fn look(&mut self, list: &'s [Candidate], fits: impl Fn(Kind) -> bool) {
         let is_better = |candidate: &&Candidate| self.best.is_none_or(|best| candidate.rank < best.rank);
         let found = list.iter().take_while(is_better).find(|candidate| {
-            let holds = || self.routes[candidate.route as usize].condition.holds(self.request);
+            let holds = || self.conditions[candidate.route as usize].holds(self.request);
             fits(candidate.kind) && (candidate.is_plain || holds())
         });
         self.best = found.or(self.best);

@@ -13,7 +13,7 @@ use crate::snapshot::PathMatch;
 pub(super) enum PathPattern {
     Any,
     Exact(Box<[u8]>),
-    /// Without the slash at its end: `/` is empty here.
+    /// Without slashes at its end, unless it is `/`.
     Prefix(Box<[u8]>),
     StartsWith(Box<[u8]>),
     Regex(Regex),
@@ -26,9 +26,7 @@ impl PathPattern {
         let compiled = match path {
             PathMatch::Any => Ok(Self::Any),
             PathMatch::Exact(text) => literal(text, "").map(Self::Exact),
-            PathMatch::Prefix(text) => {
-                literal(text, "").map(|text| Self::Prefix(text.strip_suffix(b"/").unwrap_or(&text).into()))
-            }
+            PathMatch::Prefix(text) => literal(text, "").map(|text| Self::Prefix(whole_segments(&text).into())),
             // Where it ends a segment may go on: `/.` takes `/.well-known`.
             PathMatch::StartsWith(text) => literal(text, "x").map(Self::StartsWith),
             PathMatch::Regex(pattern) => regexes::compile_path(pattern).map(Self::Regex),
@@ -36,13 +34,21 @@ impl PathPattern {
         compiled.map_err(|message| Fault::new(pointer, message))
     }
 
-    /// The groups of a regex, the whole match left out.
-    pub(super) fn groups(&self) -> Option<usize> {
+    pub(super) fn regex(&self) -> Option<&Regex> {
         match self {
-            Self::Regex(regex) => Some(regex.captures_len() - 1),
+            Self::Regex(regex) => Some(regex),
             _ => None,
         }
     }
+}
+
+fn whole_segments(mut text: &[u8]) -> &[u8] {
+    while let [rest @ .., b'/'] = text
+        && !rest.is_empty()
+    {
+        text = rest;
+    }
+    text
 }
 
 fn literal(text: &str, behind: &str) -> Result<Box<[u8]>, String> {

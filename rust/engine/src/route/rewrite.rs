@@ -86,6 +86,7 @@ fn join(to: &[u8], rest: &[u8]) -> Vec<u8> {
 fn prefix(to: &str, path: &PathPattern) -> Result<PathRewrite, String> {
     let taken = match path {
         PathPattern::Any => Taken::First(0),
+        PathPattern::Prefix(text) if **text == *b"/" => Taken::First(0),
         PathPattern::Exact(_) => Taken::All,
         PathPattern::Prefix(text) | PathPattern::StartsWith(text) => Taken::First(text.len()),
         PathPattern::Regex(_) => {

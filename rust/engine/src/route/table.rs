@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::compiled::Compiled;
+use super::condition::Condition;
 use super::host::{self, HostName, Hosts};
 use super::listing::{self, Listed};
 use super::path::CleanPath;
@@ -14,7 +15,8 @@ use crate::snapshot::{HostMatch, Route, Snapshot};
 /// The routes of a snapshot, ready to be asked.
 #[derive(Debug)]
 pub struct RouteTable {
-    /// In the order of the snapshot.
+    /// In the order of the snapshot, as are `routes`.
+    conditions: Vec<Condition>,
     routes: Vec<Compiled>,
     /// By listener.
     listeners: Vec<Hosts<Paths>>,
@@ -57,24 +59,25 @@ impl RouteTable {
     pub fn build(snapshot: &Snapshot) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
         let numbered = || snapshot.routes.iter().enumerate();
-        let routes: Vec<_> = numbered().map(|(index, route)| compile(index, route, &mut faults)).collect();
+        let compiled = numbered().map(|(index, route)| compile(index, route, &mut faults));
+        let (conditions, routes): (Vec<_>, Vec<_>) = compiled.unzip();
         if !faults.is_empty() {
             return Err(faults);
         }
         let mut listeners: Vec<HashMap<HostMatch, Members>> = vec![HashMap::new(); snapshot.listeners.len()];
         numbered().for_each(|(index, route)| enlist(index, route, &mut listeners));
         let sort = |(host, members): (HostMatch, Members)| {
-            (host, Paths::build(members.routes, &routes, members.fall_through))
+            (host, Paths::build(members.routes, &conditions, members.fall_through))
         };
         let listeners = listeners.into_iter().map(|hosts| Hosts::new(hosts.into_iter().map(sort).collect())).collect();
-        Ok(Self { routes, listeners })
+        Ok(Self { conditions, routes, listeners })
     }
 
     /// The route that takes `request` on the listener of this index.
     pub fn find<'t>(&'t self, listener: usize, request: &Request<'_>) -> Option<Found<'t>> {
         let host = HostName::new(request.host);
         for paths in self.listeners.get(listener)?.matching(host.as_bytes()) {
-            if let Some(candidate) = paths.find(request, &self.routes) {
+            if let Some(candidate) = paths.find(request, &self.conditions) {
                 return Some(Found {
                     route: candidate.route as usize,
                     websocket: candidate.websocket as usize,
@@ -96,17 +99,19 @@ impl RouteTable {
     /// Every route under each of its hosts, by listener, in the order in which they are tried.
     pub fn listing(&self) -> Vec<Listed> {
         let numbered = self.listeners.iter().enumerate();
-        numbered.flat_map(|(listener, hosts)| listing::list(listener, hosts, &self.routes)).collect()
+        numbered.flat_map(|(listener, hosts)| listing::list(listener, hosts, &self.conditions)).collect()
     }
 }
 
-fn compile(index: usize, route: &Route, faults: &mut Vec<Fault>) -> Compiled {
+fn compile(index: usize, route: &Route, faults: &mut Vec<Fault>) -> (Condition, Compiled) {
     let pointer = format!("/routes/{index}");
     for (at, host) in route.matches.hosts.iter().enumerate() {
         let fault = |message| Fault::new(format!("{pointer}/match/hosts/{at}"), message);
         faults.extend(host::fault(host).map(fault));
     }
-    Compiled::new(route, &pointer, faults)
+    let condition = Condition::compile(route, &format!("{pointer}/match"), faults);
+    let compiled = Compiled::new(route, &condition.path, &pointer, faults);
+    (condition, compiled)
 }
 
 /// Puts a route under its hosts. Listeners that do not exist are a fault of the snapshot that others report.

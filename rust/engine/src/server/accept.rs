@@ -129,9 +129,7 @@ async fn establish_on(
     let mut early = Vec::new();
     let from_proxy = peer.is_some_and(|peer| settings.proxy_protocol.iter().any(|net| net.contains(&peer.ip())));
     if from_proxy {
-        if let Some(source) = read_proxy_header(&mut raw, &mut early).await? {
-            peer = Some(source);
-        }
+        peer = read_proxy_header(&mut raw, &mut early).await?.or(peer);
     }
     let id = worker.shared.serial();
     match &state.listeners[listener].tls {

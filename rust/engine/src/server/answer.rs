@@ -32,7 +32,13 @@ pub fn write(status: u16, fields: &Fields, content_type: &str, body: &[u8], clos
 }
 
 /// The answer to a request that is refused: JSON for those who ask for it, text for the others.
-pub fn write_refusal(refusal: &Refusal, request: Option<&Fields>, extra: &Fields, close: bool, bodiless: bool) -> Vec<u8> {
+pub fn write_refusal(
+    refusal: &Refusal,
+    request: Option<&Fields>,
+    extra: &Fields,
+    close: bool,
+    bodiless: bool,
+) -> Vec<u8> {
     let mut fields = extra.clone();
     if refusal.status == 426 {
         fields.push(b"Upgrade", b"websocket");

@@ -2,7 +2,6 @@
 //! come back in the same instant are an attack on whatever takes their place.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -11,6 +10,7 @@ use super::leases::Lease;
 use super::state::State;
 use super::worker::Worker;
 use crate::error::Cause;
+use crate::io::clock::{self, Millis};
 use crate::io::random;
 use crate::relay::Order;
 use crate::snapshot::OnChange;
@@ -25,18 +25,19 @@ const LONGEST_RETRY: u64 = 15;
 pub struct Pace {
     /// Over all workers together.
     pub spread: Duration,
-    /// How long each may wait for the end of a message.
-    pub patience: Duration,
+    /// Until when each may wait for the end of a message.
+    pub until: Millis,
     pub cause: Cause,
     pub reason: &'static str,
 }
 
 impl Pace {
-    /// Spreads `count` closes evenly over at most `window`.
+    /// Spreads `count` closes evenly over at most `window`; each waits for the end of a message until all `patience`,
+    /// counted from now, is used up.
     pub fn new(count: usize, window: u64, patience: u64, cause: Cause) -> Self {
         let spread = Duration::from_millis(window.min(count as u64 * 1000 / SLOWEST));
         let reason = if cause == Cause::Drain { "gw: drain" } else { "gw: reload" };
-        Self { spread, patience: Duration::from_millis(patience), cause, reason }
+        Self { spread, until: clock::now() + patience, cause, reason }
     }
 }
 
@@ -84,14 +85,21 @@ fn order(worker: &Worker, id: u64, pace: &Pace) -> Order {
         code: worker.leases.drain_code(id),
         reason: pace.reason.into(),
         retry: Some(retry as u8),
-        patience: pace.patience.as_millis() as u64,
+        patience: pace.until.saturating_sub(clock::now()),
     }
 }
 
-/// Closes a WebSocket that came to be while the gateway was draining already.
-pub fn latecomer(worker: &Worker, id: u64) {
-    if worker.shared.draining.load(Relaxed) {
-        let pace = Pace::new(0, 0, 0, Cause::Drain);
-        worker.leases.close(id, &order(worker, id, &pace));
+/// Why a WebSocket whose handshake is done must end at once: others like it were closed while it was under way, and
+/// nobody would come for this one again. `decided` is the state that let it in.
+pub fn lateness(worker: &Worker, decided: &State, lease: &Lease) -> Option<Cause> {
+    if worker.shared.is_draining() && lease.connection.listening.gate.is_closed() {
+        return Some(Cause::Drain);
     }
+    let state = worker.shared.state()?;
+    (state.generation != decided.generation && !stays(&state, lease)).then_some(Cause::Reload)
+}
+
+/// Closes one that came too late.
+pub fn close_latecomer(worker: &Worker, id: u64, cause: Cause) {
+    worker.leases.close(id, &order(worker, id, &Pace::new(0, 0, 0, cause)));
 }

@@ -13,7 +13,7 @@ use super::exchange::Exchange;
 use super::lifecycle::Grant;
 use super::session::Session;
 use super::worker::Worker;
-use crate::error::refusal;
+use crate::error::{Refusal, refusal};
 use crate::http::write::write_response;
 use crate::http::{BodyLength, BodyReader, BodyStep, Fields};
 use crate::io::{Raw, Stream};
@@ -25,36 +25,44 @@ const BODY_LIMIT: usize = 1024 * 1024;
 
 /// Sends a request's body back.
 pub async fn request(worker: &Rc<Worker>, session: &mut Session, exchange: &Exchange) -> Step {
+    if exchange.head.expect_continue && session.buffer.is_empty() {
+        let mut bytes = Vec::new();
+        write_response(&mut bytes, 100, None, &Fields::new());
+        if session.stream.write_all(&bytes).await.is_err() {
+            return exchange.abandoned(worker);
+        }
+    }
     match read_body(session, exchange.head.body).await {
-        Some(body) => {
+        Ok(body) => {
             let content_type = exchange.head.fields.first("content-type").unwrap_or(b"application/octet-stream");
             let content_type = String::from_utf8_lossy(content_type).into_owned();
             exchange.answer_with(worker, session, 200, &Fields::new(), &content_type, &body).await
         }
-        None => exchange.refuse(worker, session, &refusal::BODY_CUT).await,
+        Err(refusal) => exchange.refuse(worker, session, &refusal).await,
     }
 }
 
-async fn read_body(session: &mut Session, length: BodyLength) -> Option<Vec<u8>> {
+async fn read_body(session: &mut Session, length: BodyLength) -> Result<Vec<u8>, Refusal> {
     let mut reader = BodyReader::new(length);
     let mut body = Vec::new();
     loop {
-        match reader.next(&session.buffer).ok()? {
+        match reader.next(&session.buffer).map_err(|_| refusal::BODY_CUT)? {
             BodyStep::Data(range) => {
                 body.extend_from_slice(&session.buffer[range.clone()]);
                 session.consume(range.end);
             }
             BodyStep::Done { consumed } => {
                 session.consume(consumed);
-                return Some(body);
+                return Ok(body);
             }
             BodyStep::More => {
                 session.buffer.clear();
-                session.stream.read_more(&mut session.buffer).await.ok().filter(|read| *read > 0)?;
+                let read = session.stream.read_more(&mut session.buffer).await;
+                read.ok().filter(|read| *read > 0).ok_or(refusal::BODY_CUT)?;
             }
         }
         if body.len() > BODY_LIMIT {
-            return None;
+            return Err(refusal::BODY_TOO_LARGE);
         }
     }
 }

@@ -24,6 +24,10 @@ use crate::snapshot::{Endpoint, Snapshot};
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long a close by the operator waits for the end of a message, in milliseconds.
 const KILL_PATIENCE: u64 = 5_000;
+/// How long before the cut of a drain the last Close goes out, in milliseconds.
+const LAST_WORDS: u64 = 2_000;
+/// How long WebSockets that are cut may take to write their records.
+const CUT: Duration = Duration::from_millis(500);
 
 /// Worker threads and what they serve.
 #[derive(Debug)]
@@ -171,7 +175,13 @@ impl Engine {
     /// Closes one WebSocket; false when there is none of that id.
     pub fn close(&self, id: &str, code: u16, reason: &str) -> bool {
         let Ok(id) = u64::from_str_radix(id, 16) else { return false };
-        let order = Order { cause: Cause::Killed, code, reason: reason.to_owned().into(), retry: None, patience: KILL_PATIENCE };
+        let order = Order {
+            cause: Cause::Killed,
+            code,
+            reason: reason.to_owned().into(),
+            retry: None,
+            patience: KILL_PATIENCE,
+        };
         let (answer, answers) = mpsc::channel();
         self.tell_all(|| Command::Close(id, order.clone(), answer.clone()));
         drop(answer);
@@ -202,22 +212,27 @@ impl Engine {
         }
         let count = self.shared.websockets.load(Relaxed);
         let rest = timeout.saturating_sub(delay);
-        let pace = Pace::new(count, window.min(rest), rest, Cause::Drain);
+        // The last ones to be told need time to answer before the cut.
+        let patience = rest - LAST_WORDS.min(rest / 4);
+        let pace = Pace::new(count, window.min(patience), patience, Cause::Drain);
         self.tell_all(|| Command::Drain(pace));
         if !self.shared.wait_empty(Duration::from_millis(rest)) {
             let left = self.shared.connections.load(Relaxed);
             self.shared.say(Level::Warning, "drain", format!("cutting {left} connections that did not end in time"));
             self.tell_all(|| Command::Cut);
+            self.shared.wait_empty(CUT);
         }
+        self.shared.finish();
     }
 
     pub fn is_draining(&self) -> bool {
         self.shared.is_draining()
     }
 
-    /// Waits up to `patience` until no connection is left.
+    /// Waits up to `patience` for the end of the drain: no connection comes any more and none is left, or what is left
+    /// has had its time and goes when the threads end.
     pub fn wait_drained(&self, patience: Duration) -> bool {
-        self.shared.wait_empty(patience)
+        self.shared.wait_finished(patience)
     }
 
     /// Ends the threads; what is left is cut.

@@ -45,28 +45,34 @@ fn parse(element: &[u8]) -> Option<IpAddr> {
 /// Tells the upstream who asked, over what, and for which host.
 pub fn announce(fields: &mut Fields, peer: Option<IpAddr>, trusted: &[IpNet], is_tls: bool, host: &[u8]) {
     let believed = is_trusted(peer, trusted);
-    let mut chain: Vec<u8> =
-        if believed { fields.all(FOR).collect::<Vec<_>>().join(&b", "[..]) } else { Vec::new() };
+    let mut chain: Vec<u8> = if believed { fields.all(FOR).collect::<Vec<_>>().join(&b", "[..]) } else { Vec::new() };
     if let Some(peer) = peer {
         if !chain.is_empty() {
             chain.extend_from_slice(b", ");
         }
         chain.extend_from_slice(peer.to_string().as_bytes());
     }
+    if !believed {
+        // Those that we do not write (X-Forwarded-Port, -Server, -Prefix ...) are claims as well.
+        fields.retain(|name, _| !is_claim(name));
+    }
     fields.remove(FOR);
     if !chain.is_empty() {
         fields.push(FOR.as_bytes(), &chain);
     }
-    if !believed {
-        fields.remove("Forwarded");
-        fields.remove("X-Real-IP");
-    }
     if !(believed && fields.has(PROTO)) {
         fields.set(PROTO, if is_tls { b"https" } else { b"http" });
     }
-    if !(believed && fields.has(HOST)) {
+    if !(believed && fields.has(HOST)) && !host.is_empty() {
         fields.set(HOST, host);
     }
+}
+
+/// Whether a field of this name says who or what stood before us.
+fn is_claim(name: &[u8]) -> bool {
+    const PREFIX: &[u8] = b"x-forwarded-";
+    let begins = name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+    begins || name.eq_ignore_ascii_case(b"forwarded") || name.eq_ignore_ascii_case(b"x-real-ip")
 }
 
 #[cfg(test)]

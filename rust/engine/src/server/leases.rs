@@ -156,4 +156,3 @@ impl Live {
 pub fn name(id: u64) -> String {
     format!("{id:012x}")
 }
-

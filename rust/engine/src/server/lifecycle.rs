@@ -49,11 +49,14 @@ pub fn begin(worker: &Rc<Worker>, session: Session, grant: Grant) {
         upstream_early,
     };
     let lease = lease(worker, id, &exchange, endpoint, permit);
+    let late = drain::lateness(worker, &exchange.state, &lease);
     lease.gauge.add(1);
     worker.shared.websockets.fetch_add(1, Relaxed);
     let relay = Rc::new(RefCell::new(Relay::new(start)));
     worker.leases.insert(relay.clone(), lease);
-    drain::latecomer(worker, id);
+    if let Some(cause) = late {
+        drain::close_latecomer(worker, id, cause);
+    }
     tokio::task::spawn_local(Tracked { worker: worker.clone(), id, running: Running(relay) });
 }
 
@@ -165,9 +168,5 @@ fn log_close(worker: &Worker, lease: &Lease, end: &End, traffic: &Traffic, laste
 }
 
 fn sums(counts: &Counts) -> log::Traffic {
-    log::Traffic {
-        messages: counts.messages_text + counts.messages_binary,
-        bytes: counts.bytes,
-        pings: counts.pings,
-    }
+    log::Traffic { messages: counts.messages_text + counts.messages_binary, bytes: counts.bytes, pings: counts.pings }
 }

@@ -84,13 +84,8 @@ impl ListenSocket {
             Bind::Tcp(address) => (bound.unwrap_or(*address).to_string(), None),
             Bind::Unix(path) => (format!("unix:{}", path.display()), Some(path.clone())),
         };
-        let listening = Listening {
-            key,
-            address,
-            gate: Gate::default(),
-            open: AtomicU64::new(0),
-            freed: Notify::new(),
-        };
+        let listening =
+            Listening { key, address, gate: Gate::default(), open: AtomicU64::new(0), freed: Notify::new() };
         Ok(Self { socket, listening: Arc::new(listening), path })
     }
 

@@ -75,14 +75,14 @@ async fn ask(
     exchange.went_to(upstream, &link);
     let head = request_head(exchange, session.is_tls(), &link);
     let chunked = exchange.head.body == BodyLength::Chunked;
-    let upload = Pump::new(exchange.head.body, chunked, head, std::mem::take(&mut session.buffer));
+    // Without a body, what was read ahead is the client's next request, whatever becomes of this one.
+    let input = if exchange.head.body.is_empty() { Vec::new() } else { std::mem::take(&mut session.buffer) };
+    let upload = Pump::new(exchange.head.body, chunked, head, input);
     let patience = exchange.forward().request_timeout.map(Duration::from_millis);
     let asking = read_answer(session, exchange, link, upload);
     match patience {
         None => asking.await,
-        Some(patience) => {
-            timeout(patience, asking).await.unwrap_or(Err(Failed::Refused(refusal::REQUEST_TIMEOUT)))
-        }
+        Some(patience) => timeout(patience, asking).await.unwrap_or(Err(Failed::Refused(refusal::REQUEST_TIMEOUT))),
     }
 }
 
@@ -115,7 +115,7 @@ async fn read_answer(
                 match upload.poll(cx, &mut session.stream, &mut link.stream) {
                     Poll::Ready(Ok(())) => {
                         sending = false;
-                        session.buffer = std::mem::take(&mut upload.input);
+                        session.buffer.append(&mut upload.input);
                     }
                     // The upstream wants no more of it; perhaps it has said why.
                     Poll::Ready(Err(Stuck::Sink)) => sending = false,
@@ -175,24 +175,33 @@ async fn respond(
     };
     let delimited = chunked || !matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
     // Where the request's body is not through yet, nobody knows where the next request begins.
-    let keep = keep && delimited && upload.is_complete();
+    let keep = keep && delimited && upload.is_done();
     let bytes = answer_head(&exchange, &head, chunked, keep);
     let mut download = Pump::new(head.body, chunked, bytes, reader.rest);
+    let mut uploading = !upload.is_done();
     let sent = std::future::poll_fn(|cx| {
-        if !upload.is_complete() {
+        if uploading {
             // Whatever becomes of it, the answer is what matters now.
-            let _ = upload.poll(cx, &mut session.stream, &mut link.stream);
+            uploading = upload.poll(cx, &mut session.stream, &mut link.stream).is_pending();
         }
-        download.poll(cx, &mut link.stream, &mut session.stream)
+        let downloaded = download.poll(cx, &mut link.stream, &mut session.stream);
+        // An answer may pause for hours between two events: nobody must go on making it for a client that has gone.
+        if downloaded.is_pending() && !uploading && poll_gone(cx, &mut session.stream, &mut session.buffer).is_ready() {
+            return Poll::Ready(Err(Stuck::Sink));
+        }
+        downloaded
     })
     .await;
     let reason = sent.err().map(|stuck| if stuck == Stuck::Sink { "client_lost" } else { "upstream_lost" });
     exchange.answered(worker, head.status, reason, upload.content, download.content);
-    if sent.is_err() {
+    if let Err(stuck) = sent {
+        if !delimited && stuck != Stuck::Sink {
+            session.stream.reset_when_dropped();
+        }
         return Step::Drop;
     }
     // Bytes behind an answer were asked for by nobody: that connection is not to be trusted again.
-    if head.keep_alive && upload.is_complete() && download.input.is_empty() && head.body != BodyLength::UntilClose {
+    if head.keep_alive && upload.is_done() && download.input.is_empty() && head.body != BodyLength::UntilClose {
         worker.pools.put(link, &upstream.pool);
     }
     if keep { Step::Next } else { Step::Close }

@@ -41,9 +41,9 @@ impl Pump {
         Self { reader, chunked, out: head, sent: 0, input, content: 0, complete }
     }
 
-    /// Whether all of the body was read.
-    pub fn is_complete(&self) -> bool {
-        self.complete
+    /// Whether the receiver has taken all of it. Only then may its connection carry anything else.
+    pub fn is_done(&self) -> bool {
+        self.complete && self.sent == self.out.len()
     }
 
     /// Moves the body on; ready when the receiver has taken all of it.

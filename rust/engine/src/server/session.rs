@@ -89,6 +89,7 @@ impl Session {
         let listening = self.permit.listening.clone();
         let first = async {
             tokio::select! {
+                biased; // a request that is there already is answered
                 read = self.stream.read_more(&mut self.buffer) => matches!(read, Ok(1..)),
                 () = listening.gate.closed() => false,
             }

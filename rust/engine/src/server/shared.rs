@@ -24,6 +24,8 @@ pub struct Shared {
     /// Tasks that panicked.
     pub panics: AtomicU64,
     serial: AtomicU64,
+    /// The drain is over.
+    finished: AtomicBool,
     empty: Mutex<()>,
     emptied: Condvar,
 }
@@ -54,9 +56,25 @@ impl Shared {
 
     /// Waits until no connection is open; false when `patience` ran out first.
     pub fn wait_empty(&self, patience: Duration) -> bool {
+        self.wait_until(patience, || self.connections.load(Ordering::Acquire) == 0)
+    }
+
+    /// The drain is over: whoever waits for that is told.
+    pub fn finish(&self) {
+        self.finished.store(true, Ordering::Release);
+        let _guard = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
+        self.emptied.notify_all();
+    }
+
+    /// Waits until the drain is over; false when `patience` ran out first.
+    pub fn wait_finished(&self, patience: Duration) -> bool {
+        self.wait_until(patience, || self.finished.load(Ordering::Acquire))
+    }
+
+    fn wait_until(&self, patience: Duration, is_true: impl Fn() -> bool) -> bool {
         let until = Instant::now() + patience;
         let mut guard = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
-        while self.connections.load(Ordering::Acquire) > 0 {
+        while !is_true() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;

@@ -170,9 +170,7 @@ fn open_log(snapshot: &Snapshot, previous: Option<&State>, faults: &mut Vec<Faul
 
 fn build_route(snapshot: &Snapshot, route: &snapshot::Route) -> RouteState {
     let split = match &route.action {
-        Action::Forward(forward) => {
-            Some(Split::new(&forward.to.iter().map(|share| share.weight).collect::<Vec<_>>()))
-        }
+        Action::Forward(forward) => Some(Split::new(&forward.to.iter().map(|share| share.weight).collect::<Vec<_>>())),
         Action::Redirect(_) | Action::Respond(_) => None,
     };
     RouteState { name: route.name.as_str().into(), fingerprint: fingerprint(snapshot, route), split }

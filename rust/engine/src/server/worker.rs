@@ -78,14 +78,7 @@ pub fn run(index: usize, shared: Arc<Shared>, peers: Arc<Vec<WorkerHandle>>, com
     };
     let (metrics, load) = (peers[index].metrics.clone(), peers[index].load.clone());
     let tallies = Tallies::new(metrics);
-    let worker = Rc::new(Worker {
-        shared,
-        peers,
-        load,
-        leases: Leases::default(),
-        pools: Pools::default(),
-        tallies,
-    });
+    let worker = Rc::new(Worker { shared, peers, load, leases: Leases::default(), pools: Pools::default(), tallies });
     serve(&runtime, &worker, commands);
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::snapshot::{self, Target};
 
-/// An endpoint. Kept by identity (name, target and weight) from one configuration to the next.
+/// An endpoint. Kept by identity (name and target) from one configuration to the next.
 #[derive(Debug)]
 pub struct Endpoint {
     /// As written.
@@ -13,7 +13,6 @@ pub struct Endpoint {
     /// The Host header for `host: upstream`.
     pub host: Arc<str>,
     pub target: Target,
-    pub weight: u32,
     load: AtomicU64,
     failures: AtomicU64,
 }
@@ -24,7 +23,6 @@ impl Endpoint {
             name: endpoint.name.as_str().into(),
             host: endpoint.host.as_str().into(),
             target: endpoint.target.clone(),
-            weight: endpoint.weight,
             load: AtomicU64::new(0),
             failures: AtomicU64::new(0),
         }
@@ -32,7 +30,7 @@ impl Endpoint {
 
     /// Whether this is what `wanted` describes.
     pub fn is_same(&self, wanted: &snapshot::Endpoint) -> bool {
-        *self.name == *wanted.name && self.target == wanted.target && self.weight == wanted.weight
+        *self.name == *wanted.name && self.target == wanted.target
     }
 
     /// Exchanges under way, live WebSockets included.

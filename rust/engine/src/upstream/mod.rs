@@ -5,7 +5,7 @@ mod pool;
 mod read;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -36,6 +36,8 @@ struct Group {
     endpoints: Vec<Arc<Endpoint>>,
     candidates: Candidates,
     cursor: Cursor,
+    /// Those that left and still have exchanges: one that comes back must not look idle.
+    departed: Vec<Weak<Endpoint>>,
 }
 
 /// A connection to an endpoint, and its place in the endpoint's load.
@@ -113,13 +115,21 @@ fn explain(error: &io::Error) -> Refusal {
 }
 
 fn group(endpoints: &[snapshot::Endpoint], previous: Option<&Upstream>) -> Group {
-    let old = previous.map(Upstream::endpoints).unwrap_or_default();
+    let old = previous.map(|previous| previous.endpoints.load().known()).unwrap_or_default();
     let keep = |wanted: &snapshot::Endpoint| old.iter().find(|endpoint| endpoint.is_same(wanted)).cloned();
-    let endpoints: Vec<Arc<Endpoint>> = endpoints
+    let (endpoints, weights): (Vec<Arc<Endpoint>>, Vec<u32>) = endpoints
         .iter()
         .filter(|endpoint| !matches!(endpoint.target, snapshot::Target::Name(..)))
-        .map(|wanted| keep(wanted).unwrap_or_else(|| Arc::new(Endpoint::new(wanted))))
-        .collect();
-    let weights: Vec<u32> = endpoints.iter().map(|endpoint| endpoint.weight).collect();
-    Group { candidates: Candidates::new(&weights), cursor: Cursor::default(), endpoints }
+        .map(|wanted| (keep(wanted).unwrap_or_else(|| Arc::new(Endpoint::new(wanted))), wanted.weight))
+        .unzip();
+    let has_left = |endpoint: &&Arc<Endpoint>| !endpoints.iter().any(|stays| Arc::ptr_eq(stays, endpoint));
+    let departed = old.iter().filter(has_left).map(Arc::downgrade).collect();
+    Group { candidates: Candidates::new(&weights), cursor: Cursor::default(), departed, endpoints }
+}
+
+impl Group {
+    /// The endpoints, and those that left but are not forgotten.
+    fn known(&self) -> Vec<Arc<Endpoint>> {
+        self.endpoints.iter().cloned().chain(self.departed.iter().filter_map(Weak::upgrade)).collect()
+    }
 }
