@@ -287,6 +287,7 @@ async def test_open_and_close_are_logged_with_one_connection_id(bridge: Bridge) 
         await pair.server.send(close(1000, "bye"))
         assert (await pair.client.closed()).code == 1000
         pair.server.wire.finish()
+        await pair.client.wire.close()
         end = await bridge.ended(pair)
     assert end["connection"] == record["connection"]
     assert end.items() >= {"cause": "client", "code": 1000, "user_agent": "probe/1"}.items()

@@ -24,7 +24,8 @@ def lanes() -> Iterator[Lanes]:
 
 
 @pytest.fixture(scope="module")
-def gateway(lanes: Lanes) -> Iterator[Gateway]:
+def gateway(lanes: Lanes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    directory = tmp_path_factory.mktemp("http")
     full = socket.create_server(("127.0.0.1", 0), backlog=0)
     # One connection fills the queue of a listener that nobody accepts from; the kernel drops the next SYN.
     fillers = [socket.socket() for _ in range(3)]
@@ -44,17 +45,19 @@ def gateway(lanes: Lanes) -> Iterator[Gateway]:
             {"name": "closed", "match": {"path": {"prefix": "/closed"}}, "to": "closed"},
             {"name": "full", "match": {"path": {"prefix": "/full"}}, "to": "full"},
             {"name": "nowhere", "match": {"path": {"prefix": "/nowhere"}}, "to": "nowhere"},
+            {"name": "unix", "match": {"path": {"prefix": "/unix"}}, "to": "unix"},
             {"name": "echo", "match": {"path": {"prefix": "/echo"}}, "respond": "echo"},
             {"name": "fixed", "match": {"path": {"exact": "/fixed"}}, "respond": {"status": 200, "body": "hello"}},
         ],
         "upstreams": {
             **lanes.upstreams(),
+            "unix": {"endpoints": [f"unix:{directory}/upstream.sock"]},
             "closed": {"endpoints": [CLOSED]},
             "full": {"endpoints": [f"http://127.0.0.1:{full.getsockname()[1]}"], "connect_timeout": "300ms"},
             "nowhere": {"endpoints": ["http://nobody.invalid:80"]},
         },
     }
-    with Gateway(config) as gateway:
+    with Gateway(config, directory=directory) as gateway:
         yield gateway
     for each in [full, *fillers]:
         each.close()
@@ -456,16 +459,24 @@ async def test_an_early_answer_goes_through_and_ends_both_connections(client: Wi
     await server.rest()
 
 
-async def test_a_body_that_the_upstream_has_not_taken_is_never_mixed_up(gateway: Gateway, upstream: Play) -> None:
+async def test_a_body_that_the_upstream_has_not_taken_is_never_mixed_up(gateway: Gateway) -> None:
     """Early answers, with every part of the body somewhere on its way, and a request behind it.
 
     In some of these sizes the gateway has read the whole body, and a full socket keeps it from sending the rest: then
-    neither side's connection may go on, or the next request becomes a part of this body.
+    neither side's connection may go on, or the next request becomes a part of this body. The upstream has a unix
+    socket, whose buffers do not grow.
     """
-    upstream.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    for size in range(1 << 10, 4 << 20, 48 << 10):
-        async with dial(gateway.port("edge")) as client:
-            await answered_early(client, upstream, size)
+    async with Play(unix_listener(gateway), "/unix") as upstream:
+        for size in range(8 << 10, 512 << 10, 12 << 10):
+            async with dial(gateway.port("edge")) as client:
+                await answered_early(client, upstream, size)
+
+
+def unix_listener(gateway: Gateway) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(gateway.directory / "upstream.sock"))
+    listener.listen()
+    return listener
 
 
 async def answered_early(client: Wire, upstream: Play, size: int) -> None:

@@ -4,7 +4,7 @@
 //! the loads, and a random number. No choice takes a lock.
 //!
 //! * `round_robin` gives each its weight exactly over a cycle and spreads the turns of one evenly over it
-//!   ([`rotation`]).
+//!   (`rotation`).
 //! * `random` draws by weight.
 //! * `two_choices` draws two by weight and takes the one with less load for its weight.
 //! * `least_connections` takes the least load for its weight; among equals, round robin.

@@ -88,6 +88,8 @@ pub struct Close<'r> {
     /// From the client, and to it.
     pub received: Traffic,
     pub sent: Traffic,
+    /// Bytes, frame headers included, that came from either side when it was too late to pass them on.
+    pub discarded: u64,
     /// Milliseconds from the 101.
     pub duration: u64,
 }
@@ -202,6 +204,9 @@ impl Close<'_> {
         code::<L>(out, "upstream_code", self.upstream_code);
         self.received.fields::<L>(out, ["messages_in", "bytes_in", "pings_in"]);
         self.sent.fields::<L>(out, ["messages_out", "bytes_out", "pings_out"]);
+        if self.discarded > 0 {
+            L::number(out, "bytes_discarded", self.discarded);
+        }
         L::number(out, "duration_ms", self.duration);
     }
 }

@@ -247,7 +247,8 @@ impl Relay {
             },
             Told::Open => side.heard == Heard::Done && (side.lost || other_done),
         };
-        if !ready || side.stream.poll_shutdown(cx).is_pending() {
+        let has_ended = side.heard == Heard::Done;
+        if !ready || (if has_ended { side.stream.poll_close(cx) } else { side.stream.poll_shutdown(cx) }).is_pending() {
             return false;
         }
         side.told = Told::Fin;

@@ -264,10 +264,11 @@ impl Relay {
         self.take_frames(cx, from, bytes);
         let after = *self.side(from).observer.counts();
         self.metrics.count(from, &before, &after);
-        if self.settings.idle_counts == IdleCounts::Any
-            || after.bytes != before.bytes
-            || after.messages() != before.messages()
-        {
+        let counts = match self.settings.idle_counts {
+            IdleCounts::Any => after != before,
+            IdleCounts::Data => after.bytes != before.bytes || after.messages() != before.messages(),
+        };
+        if counts {
             self.last_active = self.side(from).last_heard;
         }
     }
@@ -289,6 +290,8 @@ impl Relay {
                     match self.control(from, &control) {
                         Verdict::Pass => at = whole,
                         Verdict::Swallow => {
+                            // Or our own Pings would keep every connection from being idle.
+                            self.side(from).observer.uncount_pong();
                             self.pass(cx, from, &bytes[start..at]);
                             (start, at) = (whole, whole);
                         }

@@ -18,6 +18,7 @@ impl Relay {
         self.metrics.count_bytes(from, bytes.len() as u64);
         self.last_active = clock::now();
         let sender = self.side(from);
+        sender.observer.count_unchecked(bytes.len() as u64);
         if sender.heard != Heard::Open {
             sender.discarded += bytes.len() as u64;
             return;

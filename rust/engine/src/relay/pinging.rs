@@ -111,8 +111,8 @@ impl Relay {
             receiver.ping = Ping::None;
             return;
         }
-        // Never 0, which stands for a foreign Ping.
-        let token = random::number() | 1;
+        // Never 0, which stands for a foreign Ping; and not to be guessed, or a Pong could come before its Ping.
+        let token = u64::from_ne_bytes(random::bytes()) | 1;
         let mask = (to == Role::Upstream).then(random::bytes);
         ws::frame::write_ping(receiver.outbox.tail(), mask, &token.to_be_bytes());
         receiver.ping = Ping::Sent { token, at: clock::now() };

@@ -59,7 +59,7 @@ fn same_path(one: &PathPattern, two: &PathPattern) -> bool {
     use PathPattern::{Any, Exact, Prefix, Regex, StartsWith};
     match (one, two) {
         (Any, Any) => true,
-        (Regex(one), Regex(two)) => one.as_str() == two.as_str(),
+        (Regex(one), Regex(two)) => one.regex.as_str() == two.regex.as_str(),
         (Exact(one), Exact(two)) | (Prefix(one), Prefix(two)) | (StartsWith(one), StartsWith(two)) => one == two,
         (Prefix(one), StartsWith(two)) | (StartsWith(one), Prefix(two)) => one == two,
         _ => false,

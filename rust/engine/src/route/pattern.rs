@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use regex::bytes::Regex;
 
 use super::path::{self, BadPath};
-use super::regexes;
+use super::regexes::PathRegex;
 use crate::error::Fault;
 use crate::snapshot::PathMatch;
 
@@ -16,7 +16,7 @@ pub(super) enum PathPattern {
     /// Without slashes at its end, unless it is `/`.
     Prefix(Box<[u8]>),
     StartsWith(Box<[u8]>),
-    Regex(Regex),
+    Regex(PathRegex),
 }
 
 impl PathPattern {
@@ -29,14 +29,14 @@ impl PathPattern {
             PathMatch::Prefix(text) => literal(text, "").map(|text| Self::Prefix(whole_segments(&text).into())),
             // Where it ends a segment may go on: `/.` takes `/.well-known`.
             PathMatch::StartsWith(text) => literal(text, "x").map(Self::StartsWith),
-            PathMatch::Regex(pattern) => regexes::compile_path(pattern).map(Self::Regex),
+            PathMatch::Regex(pattern) => PathRegex::compile(pattern).map(Self::Regex),
         };
         compiled.map_err(|message| Fault::new(pointer, message))
     }
 
     pub(super) fn regex(&self) -> Option<&Regex> {
         match self {
-            Self::Regex(regex) => Some(regex),
+            Self::Regex(path) => Some(&path.regex),
             _ => None,
         }
     }

@@ -2,6 +2,8 @@
 
 use regex::bytes::{Regex, RegexBuilder};
 
+use super::sequence::Sequence;
+
 /// What one compiled expression may take.
 const SIZE_LIMIT: usize = 1 << 20;
 
@@ -22,15 +24,32 @@ pub(super) fn compile_whole(pattern: &str) -> Result<Regex, String> {
     compile(&whole(pattern))
 }
 
-/// `pattern`, for a whole path in normal form, which is ASCII: there an expression that knows no other letters takes the
-/// same and is several times smaller, to build and to run.
-///
-/// # Errors
-/// What is wrong with it, for the person who wrote it.
-pub(super) fn compile_path(pattern: &str) -> Result<Regex, String> {
-    check(pattern)?;
-    // Some patterns (`\p{Greek}`, `[^é]`) cannot be had without Unicode.
-    build(&whole(pattern), false).or_else(|_| compile(&whole(pattern)))
+/// A regex for a whole path.
+#[derive(Debug)]
+pub(super) struct PathRegex {
+    /// The quick way to say whether it matches, if there is one.
+    sequence: Option<Sequence>,
+    pub(super) regex: Regex,
+}
+
+impl PathRegex {
+    /// `pattern`, for a whole path in normal form, which is ASCII: there an expression that knows no other letters takes
+    /// the same and is several times smaller, to build and to run.
+    ///
+    /// # Errors
+    /// What is wrong with it, for the person who wrote it.
+    pub(super) fn compile(pattern: &str) -> Result<Self, String> {
+        check(pattern)?;
+        match build(&whole(pattern), false) {
+            Ok(regex) => Ok(Self { sequence: Sequence::parse(pattern), regex }),
+            // Some patterns (`\p{Greek}`, `[^é]`) cannot be had without Unicode.
+            Err(_) => Ok(Self { sequence: None, regex: compile(&whole(pattern))? }),
+        }
+    }
+
+    pub(super) fn is_match(&self, path: &[u8]) -> bool {
+        self.sequence.as_ref().map_or_else(|| self.regex.is_match(path), |sequence| sequence.is_match(path))
+    }
 }
 
 /// `a)|(b` is an error that the group around it would hide.

@@ -105,6 +105,10 @@ pub async fn establish(worker: &Rc<Worker>, accepted: Accepted) -> Option<Sessio
     let settings = &state.snapshot.listeners[listener];
     worker.tallies.accepted(&settings.name);
     let handshake = establish_on(worker, &state, listener, accepted);
+    if settings.tls.is_none() && settings.proxy_protocol.is_empty() {
+        // Nothing to wait for, and so no timer to pay for.
+        return handshake.await.ok();
+    }
     match timeout(Duration::from_millis(settings.tls_timeout), handshake).await {
         Ok(Ok(session)) => Some(session),
         Ok(Err(reason)) => {

@@ -4,8 +4,8 @@ use crate::error::Refusal;
 use crate::http::Fields;
 use crate::http::write::write_response;
 
-/// Where a reason is explained.
-const DOCS: &str = "https://tidegate.dev/docs/reasons#";
+/// Where a reason is explained: in the documentation that comes with the gateway.
+const DOCS: &str = "docs/reasons.md#";
 
 /// A complete answer as bytes.
 ///

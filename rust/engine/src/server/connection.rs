@@ -15,10 +15,11 @@
 use std::rc::Rc;
 
 use super::accept::{self, Accepted};
-use super::exchange::{self, Exchange, Plan};
+use super::exchange::Exchange;
+use super::plan::{self, Plan};
 use super::session::{NoHead, Session};
 use super::worker::Worker;
-use super::{echo, lifecycle, proxy, websocket};
+use super::{echo, lifecycle, proxy, reply, websocket};
 use crate::error::Refusal;
 use crate::http::RequestHead;
 
@@ -55,7 +56,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
 
 async fn serve_request(worker: &Rc<Worker>, session: &mut Session, head: RequestHead) -> Step {
     let Some(mut exchange) = Exchange::new(worker, session, head) else { return Step::Close };
-    match exchange::decide(session, &mut exchange) {
+    match plan::decide(session, &mut exchange) {
         Ok(Plan::Answer(answer)) => exchange.answer(worker, session, &answer).await,
         Ok(Plan::Echo) => echo::request(worker, session, &exchange).await,
         Ok(Plan::EchoWebSocket(offer)) => echo::websocket(worker, session, exchange, &offer).await,
@@ -67,6 +68,6 @@ async fn serve_request(worker: &Rc<Worker>, session: &mut Session, head: Request
 
 /// There is no request to speak of: the bytes are no HTTP, or too many, or too slow.
 async fn refuse_head(worker: &Rc<Worker>, session: &mut Session, refusal: &Refusal) -> Step {
-    exchange::refuse_unread(worker, session, refusal).await;
+    reply::refuse_unread(worker, session, refusal).await;
     Step::Close
 }

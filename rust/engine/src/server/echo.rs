@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 use super::connection::Step;
 use super::exchange::Exchange;
 use super::lifecycle::Grant;
+use super::plan::Answer;
 use super::session::Session;
 use super::worker::Worker;
 use crate::error::{Refusal, refusal};
@@ -36,7 +37,9 @@ pub async fn request(worker: &Rc<Worker>, session: &mut Session, exchange: &Exch
         Ok(body) => {
             let content_type = exchange.head.fields.first("content-type").unwrap_or(b"application/octet-stream");
             let content_type = String::from_utf8_lossy(content_type).into_owned();
-            exchange.answer_with(worker, session, 200, &Fields::new(), &content_type, &body).await
+            let received = body.len() as u64;
+            let answer = Answer { status: 200, fields: Fields::new(), content_type, body, received };
+            exchange.answer(worker, session, &answer).await
         }
         Err(refusal) => exchange.refuse(worker, session, &refusal).await,
     }

@@ -205,7 +205,6 @@ impl Engine {
     fn run_drain(&self) {
         let drain = self.shared.state().map(|state| state.snapshot.drain);
         let (delay, window, timeout) = drain.map_or((0, 0, 0), |drain| (drain.delay, drain.window, drain.timeout));
-        self.shared.say(Level::Info, "drain", "draining");
         thread::sleep(Duration::from_millis(delay));
         for (_, socket) in self.sockets.lock().unwrap_or_else(PoisonError::into_inner).drain() {
             socket.listening.gate.close();

@@ -60,11 +60,12 @@ pub fn announce(fields: &mut Fields, peer: Option<IpAddr>, trusted: &[IpNet], is
     if !chain.is_empty() {
         fields.push(FOR.as_bytes(), &chain);
     }
-    if !(believed && fields.has(PROTO)) {
-        fields.set(PROTO, if is_tls { b"https" } else { b"http" });
+    // What is left of these now is believed.
+    if !fields.has(PROTO) {
+        fields.push(PROTO.as_bytes(), if is_tls { b"https" } else { b"http" });
     }
-    if !(believed && fields.has(HOST)) && !host.is_empty() {
-        fields.set(HOST, host);
+    if !fields.has(HOST) && !host.is_empty() {
+        fields.push(HOST.as_bytes(), host);
     }
 }
 

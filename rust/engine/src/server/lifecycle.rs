@@ -12,7 +12,7 @@ use super::leases::{self, Facts, Lease};
 use super::permit::Permit;
 use super::session::Session;
 use super::worker::Worker;
-use super::{drain, exchange};
+use super::{drain, reply};
 use crate::io::{Stream, clock};
 use crate::log::{self, Kind};
 use crate::relay::{End, Relay, Running, Start, Traffic};
@@ -162,9 +162,10 @@ fn log_close(worker: &Worker, lease: &Lease, end: &End, traffic: &Traffic, laste
         upstream_code: end.upstream_close.flatten(),
         received: sums(&traffic.client),
         sent: sums(&traffic.upstream),
+        discarded: traffic.discarded,
         duration: lasted,
     };
-    exchange::write_log(&state, exchange, Kind::Close(close));
+    reply::write_log(&state, exchange, Kind::Close(close));
 }
 
 fn sums(counts: &Counts) -> log::Traffic {

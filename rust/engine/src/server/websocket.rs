@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::connection::Step;
-use super::exchange::{Exchange, Offer};
+use super::exchange::Exchange;
 use super::lifecycle::Grant;
+use super::plan::Offer;
 use super::proxy;
 use super::session::Session;
 use super::worker::Worker;

@@ -209,6 +209,17 @@ impl Observer {
         &self.counts
     }
 
+    /// Counts bytes of a direction whose frames are not looked at.
+    pub fn count_unchecked(&mut self, bytes: u64) {
+        self.counts.bytes += bytes;
+    }
+
+    /// Takes back the count of the Pong that was shown last: it answers a Ping of the gateway's own, and goes nowhere.
+    pub fn uncount_pong(&mut self) {
+        self.counts.frames -= 1;
+        self.counts.pongs -= 1;
+    }
+
     fn observe_frames(&mut self, input: &[u8], mut forward: usize, stop: Stop) -> Seen {
         loop {
             let rest = &input[forward..];

@@ -1,0 +1,179 @@
+//! What is to be done with a request: its route, and the rules for a WebSocket there.
+
+use super::exchange::{Exchange, Found};
+use super::session::Session;
+use crate::error::{Refusal, refusal};
+use crate::http::Fields;
+use crate::route;
+use crate::snapshot::{Action, Forward, Frames, Redirect, Respond};
+use crate::ws::handshake::{self, Attempt};
+
+/// What a good attempt asks for.
+#[derive(Clone, Copy, Debug)]
+pub enum Offer {
+    Strict(handshake::Offer),
+    Opaque(handshake::Opaque),
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Plan {
+    Answer(Answer),
+    Echo,
+    EchoWebSocket(handshake::Offer),
+    Forward,
+    WebSocket(Offer),
+}
+
+/// An answer of our own.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub fields: Fields,
+    pub content_type: String,
+    pub body: Vec<u8>,
+    /// Bytes of the request's body that were read for it.
+    pub received: u64,
+}
+
+/// Finds the route and says what it wants.
+///
+/// # Errors
+/// The refusal for the client.
+pub fn decide(session: &Session, exchange: &mut Exchange) -> Result<Plan, Refusal> {
+    check_authority(session, exchange)?;
+    exchange.found = find(exchange)?;
+    let attempt = attempt(exchange);
+    exchange.is_attempt = !matches!(attempt, Attempt::None);
+    if exchange.found.is_none() {
+        return Err(refusal::NO_ROUTE);
+    }
+    let state = exchange.state.clone();
+    match &state.snapshot.routes[exchange.route_index()].action {
+        Action::Forward(forward) => plan_forward(exchange, forward, attempt),
+        Action::Respond(respond) => plan_respond(session, exchange, respond, attempt),
+        Action::Redirect(redirect) => Ok(Plan::Answer(redirected(exchange, redirect))),
+    }
+}
+
+fn find(exchange: &Exchange) -> Result<Option<Found>, Refusal> {
+    let head = &exchange.head;
+    let path = route::clean(head.target.path()).map_err(route::BadPath::refusal)?;
+    let request = route::Request {
+        host: head.host.as_ref().map_or(b"", |host| host.host()),
+        path: &path,
+        query: head.target.query().unwrap_or_default(),
+        method: head.method.as_bytes(),
+        fields: &head.fields,
+    };
+    let found = exchange.state.table.find(exchange.listener, &request);
+    Ok(found.map(|found| Found { route: found.route, websocket: found.websocket }))
+}
+
+fn plan_forward(exchange: &mut Exchange, forward: &Forward, attempt: Attempt<Offer>) -> Result<Plan, Refusal> {
+    let offer = allowed(exchange, attempt)?;
+    exchange.target = upstream_target(exchange)?;
+    let split = exchange.state.routes[exchange.route_index()].split.as_ref();
+    let share = split.map_or(0, |split| split.choose());
+    exchange.upstream = Some(forward.to[share].upstream);
+    Ok(offer.map_or(Plan::Forward, Plan::WebSocket))
+}
+
+fn upstream_target(exchange: &Exchange) -> Result<Vec<u8>, Refusal> {
+    let path = exchange.path();
+    let mut target = exchange.compiled().upstream_path(&path).map_err(route::BadPath::refusal)?.into_owned();
+    if let Some(query) = exchange.head.target.query() {
+        target.push(b'?');
+        target.extend_from_slice(query);
+    }
+    Ok(target)
+}
+
+fn plan_respond(
+    session: &Session,
+    exchange: &Exchange,
+    respond: &Respond,
+    attempt: Attempt<Offer>,
+) -> Result<Plan, Refusal> {
+    match respond {
+        Respond::Echo => match allowed(exchange, attempt)? {
+            Some(Offer::Strict(offer)) => Ok(Plan::EchoWebSocket(offer)),
+            Some(Offer::Opaque(_)) => Err(refusal::WEBSOCKET_DISABLED),
+            None => Ok(Plan::Echo),
+        },
+        Respond::Ready => Ok(Plan::Answer(ready(!session.permit.shared.is_draining()))),
+        Respond::Fixed { status, body, content_type, .. } => Ok(Plan::Answer(Answer {
+            status: *status,
+            fields: own_fields(exchange),
+            content_type: content_type.clone(),
+            body: body.clone().into_bytes(),
+            received: 0,
+        })),
+    }
+}
+
+fn redirected(exchange: &Exchange, redirect: &Redirect) -> Answer {
+    let mut fields = Fields::new();
+    if let Some(location) = &exchange.compiled().redirect_to {
+        fields.push(b"Location", &location.render(&exchange.values(&exchange.path())));
+    }
+    exchange.edit_response(&mut fields);
+    Answer { status: redirect.status, fields, content_type: String::new(), body: Vec::new(), received: 0 }
+}
+
+/// RFC 9110 §7.4: a connection that was opened for one server name must not be used for another one that has its own
+/// certificate or its own rule for client certificates.
+fn check_authority(session: &Session, exchange: &Exchange) -> Result<(), Refusal> {
+    let tls = exchange.state.listeners[exchange.listener].tls.as_ref();
+    let (Some(tls), Some(facts), Some(host)) = (tls, &session.tls, &exchange.head.host) else { return Ok(()) };
+    let host = String::from_utf8_lossy(host.host()).trim_end_matches('.').to_ascii_lowercase();
+    let same_name = facts.server_name.as_deref() == Some(&host);
+    let other_certificate = facts.server_name.is_some() && !same_name && !tls.covers(&host);
+    let other_rule = tls.rule(host.as_str()) != facts.rule;
+    if other_certificate || other_rule { Err(refusal::MISDIRECTED) } else { Ok(()) }
+}
+
+/// Whether the request asks for a WebSocket, by the rules of its route.
+fn attempt(exchange: &Exchange) -> Attempt<Offer> {
+    let head = &exchange.head;
+    let (method, is_1_1, has_body) = (head.method.as_bytes(), head.minor == 1, !head.body.is_empty());
+    let settings = exchange.found.as_ref().map(|found| &exchange.state.websockets[found.websocket]);
+    if settings.is_some_and(|settings| settings.frames == Frames::Opaque) {
+        return map(handshake::classify_opaque(method, is_1_1, &head.fields, has_body), Offer::Opaque);
+    }
+    map(handshake::classify(method, is_1_1, &head.fields, has_body), Offer::Strict)
+}
+
+fn map<T>(attempt: Attempt<T>, offer: impl FnOnce(T) -> Offer) -> Attempt<Offer> {
+    match attempt {
+        Attempt::None => Attempt::None,
+        Attempt::WebSocket(good) => Attempt::WebSocket(offer(good)),
+        Attempt::Refused(refusal) => Attempt::Refused(refusal),
+    }
+}
+
+/// The table "Is a WebSocket allowed here?": None for plain HTTP.
+fn allowed(exchange: &Exchange, attempt: Attempt<Offer>) -> Result<Option<Offer>, Refusal> {
+    let enabled = exchange.websocket().enabled;
+    match attempt {
+        Attempt::None => Ok(None),
+        Attempt::WebSocket(offer) if enabled => Ok(Some(offer)),
+        Attempt::WebSocket(_) => Err(refusal::WEBSOCKET_DISABLED),
+        // A wrong version is no malformed request: where nothing may be opened, that is the answer.
+        Attempt::Refused(bad) if bad.status == 426 && !enabled => Err(refusal::WEBSOCKET_DISABLED),
+        Attempt::Refused(bad) => Err(Refusal::new(bad.status, bad.reason, bad.text)),
+    }
+}
+
+fn own_fields(exchange: &Exchange) -> Fields {
+    let mut fields = Fields::new();
+    exchange.edit_response(&mut fields);
+    fields
+}
+
+fn ready(is_ready: bool) -> Answer {
+    let mut fields = Fields::new();
+    fields.push(b"Cache-Control", b"no-store");
+    let (status, body) = if is_ready { (200, "ready\n") } else { (503, "draining\n") };
+    Answer { status, fields, content_type: "text/plain; charset=utf-8".into(), body: body.into(), received: 0 }
+}
