@@ -1,6 +1,9 @@
 """The engine, as Python sees it: plain values in, plain values out, no callback."""
 
 from collections.abc import Mapping
+from typing import Self, final
+
+__all__ = ["Engine", "EngineError", "Prepared", "check", "explain", "routes", "version"]
 
 class EngineError(Exception):
     """The engine could not do what was asked; the text says why.
@@ -8,13 +11,15 @@ class EngineError(Exception):
     `args` is `(message, pointer)`: pointer is the JSON pointer of the snapshot's part at fault, or "".
     """
 
+@final
 class Prepared:
     """A configuration that is built and bound, but not serving yet. Dropping it unbinds what it bound."""
 
+@final
 class Engine:
     """The data plane: worker threads of its own, which never take the GIL."""
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __new__(cls, workers: int | None = None) -> Self:
         """Start `workers` threads; None is one for each core this process may use. Raises EngineError."""
 
     def prepare(self, snapshot: str, secrets: Mapping[str, bytes]) -> Prepared:

@@ -113,6 +113,8 @@ class Gateway:
         self._events = EventReader(engine)
         self._registry = Registry()
         self._registry.gauge("tidegate_build_info", 1, version=__version__)
+        for result in ("success", "failure"):  # from 0, so that the first one is an increase
+            self._registry.count("tidegate_config_reloads_total", 0, result=result)
         self._discovery = Discovery(self._set_endpoints, self._registry)
         self._watch = FileWatch()
         self._admin = AdminService(self)
@@ -290,13 +292,14 @@ class Gateway:
 
     def _say_where(self, name: str) -> None:
         listeners, admin = self._listeners(), self._admin.address
+        where = {"generation": self._generation, "listeners": listeners, "admin": admin}
+        # Before the log: who reads there that it is ready may read the file.
+        self._ready_file.write({"version": __version__, "pid": os.getpid(), **where})
         for listener in listeners:
             event(log, logging.INFO, "listening", _listening(listener), listener=listener["name"])
-        where = {"generation": self._generation, "listeners": listeners, "admin": admin}
         event(
             log, logging.INFO, name, f"{name}: generation {self._generation}, admin on {admin or 'no address'}", **where
         )
-        self._ready_file.write({"version": __version__, "pid": os.getpid(), **where})
 
 
 def _listening(listener: Mapping[str, Any]) -> str:

@@ -183,6 +183,11 @@ async def test_the_count_survives_a_reload(
             await asyncio.to_thread(gateway.reload, config)
             assert idle not in await open_many(stack, gateway, "/least_connections", 4)
             assert len(await asyncio.to_thread(gateway.connections)) == 11
+            # Who comes back has not forgotten it: 5, beside 3 and 3.
+            settings["endpoints"] = [address(listeners[name]) for name in NAMES]
+            await asyncio.to_thread(gateway.reload, config)
+            await settle(gateway, "least_connections", 11)
+            assert idle not in await open_many(stack, gateway, "/least_connections", 4)
         await settle(gateway, "least_connections", 0)
 
 

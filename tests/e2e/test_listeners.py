@@ -71,6 +71,8 @@ async def test_port_0_is_told_where_one_looks(gateway: Gateway) -> None:
 def test_the_ready_file_says_the_same(tmp_path: Path) -> None:
     ready = tmp_path / "ready.json"
     with Gateway(site(route("own", respond="echo")), arguments=("--ready-file", str(ready))) as one:
+        while not ready.exists():
+            time.sleep(0.01)
         told = json.loads(ready.read_text())
         assert told["pid"] == one.pid
         assert told["listeners"][0]["addresses"] == one.addresses("edge")

@@ -330,7 +330,7 @@ async def test_our_own_pings_and_their_pongs_keep_nobody_alive(bridge: Bridge) -
         await peer.send(close(frame.code))
         return frame.code
 
-    async with ends(bridge, "idle-pinged", "idle", 1001) as (client, server):
+    async with ends(bridge, "idle-pinged", "idle", 1001) as (client, server), asyncio.timeout(10):
         assert await asyncio.gather(answering(client), answering(server)) == [1001, 1001]
 
 
@@ -360,11 +360,14 @@ async def test_what_the_client_still_says_after_our_close_goes_upstream(bridge: 
     """What the upstream still says does not reach the client, and is counted as discarded."""
     async with ends(bridge, "brief", "lifetime", 1001) as (client, server):
         assert (await client.frame()).code == 1001
-        await server.send(text("too late"), ping(b"too late"))
+        late = server.encode(text("too late"), ping(b"too late"))
+        await server.wire.send(late)
         await client.send(text("one more "), text("thing", fin=False), more(b"!"), close(1001))
         await server.expect(text("one more "), text("thing", fin=False), more(b"!"))
         await answer_close(server, code=1001, reason="gw:")
         await client.wire.ended()
+        await server.wire.close()
+        assert (await bridge.ended(Pair(client, server)))["bytes_discarded"] == len(late)
 
 
 async def test_a_client_that_answers_our_close_with_a_word_of_its_own(bridge: Bridge) -> None:

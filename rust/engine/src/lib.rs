@@ -2,8 +2,11 @@
 //!
 //! Python decides what should be true and says it in a [`snapshot`]; this crate makes it true for each byte. It reads no
 //! configuration files, resolves no names and calls nobody back. Layers, top first, each using only those below it:
-//! `server` → `upstream` → `http`, `relay` → `route`, `balance`, `tls`, `log` → `snapshot`, `ws` → `io` → `metrics`,
-//! `error`. Read `server/connection.rs` first: it is the life of one connection on one screen.
+//!
+//! `door` → `server` → `upstream` → `relay` → `route`, `balance`, `tls` → `ws` → `io`, `http`, `log` → `snapshot`,
+//! `metrics`, `error`.
+//!
+//! Read `server/connection.rs` first: it is the life of one connection on one screen.
 
 pub mod balance;
 pub mod door;

@@ -56,9 +56,10 @@ async def answer_close(peer: Peer) -> Frame:
 
 
 async def leave(peer: Peer, code: int = 1000) -> None:
-    """The whole close handshake, from this end."""
+    """The whole close handshake, from this end, and the end of the connection."""
     await peer.send(close(code))
     assert [frame.code for frame in await frames(peer) if frame.op == Op.CLOSE] == [code]
+    await peer.wire.close()
 
 
 async def accept(wire: Wire) -> Peer:

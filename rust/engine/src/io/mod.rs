@@ -5,6 +5,7 @@ mod listener;
 pub mod proxy_protocol;
 pub mod random;
 mod rewind;
+pub mod room;
 mod scratch;
 mod socket;
 mod stream;

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, UnixStream};
 
+use super::room;
 use super::stream::Raw;
 use crate::snapshot::{Bind, Target};
 
@@ -34,7 +36,9 @@ fn explain(bind: &Bind, error: &io::Error) -> String {
         Bind::Tcp(address) => address.to_string(),
         Bind::Unix(path) => format!("unix:{}", path.display()),
     };
+    let is_file = matches!(bind, Bind::Unix(path) if !is_socket(path));
     match error.kind() {
+        io::ErrorKind::AddrInUse if is_file => format!("cannot bind {name}: there is a file that is no socket"),
         io::ErrorKind::AddrInUse => format!("cannot bind {name}: another process listens there"),
         io::ErrorKind::AddrNotAvailable => format!("cannot bind {name}: this machine has no such address"),
         io::ErrorKind::PermissionDenied => {
@@ -77,13 +81,21 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A socket file that nobody listens on any more would make the bind fail for ever.
+/// A socket file that nobody listens on any more would make the bind fail for ever. Anything else stays: it is not ours,
+/// and connecting to it would be refused just the same.
 fn remove_stale(path: &Path) -> io::Result<()> {
+    if !is_socket(path) {
+        return Ok(());
+    }
     match StdUnixStream::connect(path) {
         Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
         Err(_) => Ok(()),
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 /// Connects to an endpoint.
@@ -93,12 +105,13 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 pub async fn connect(target: &Target) -> io::Result<Raw> {
     match target {
         Target::Tcp(address, port) => {
-            let stream = TcpStream::connect((*address, *port)).await?;
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+            let stream = room::claim(socket?)?.connect((*address, *port).into()).await?;
             stream.set_nodelay(true)?;
             prepare_liveness(SockRef::from(&stream))?;
             Ok(Raw::Tcp(stream))
         }
-        Target::Unix(path) => Ok(Raw::Unix(UnixStream::connect(path).await?)),
+        Target::Unix(path) => Ok(Raw::Unix(room::claim(UnixStream::connect(path).await?)?)),
         Target::Name(..) => Err(io::ErrorKind::NotFound.into()),
     }
 }

@@ -1,6 +1,7 @@
 //! One `Stream` over everything that carries bytes.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -32,6 +33,15 @@ impl Raw {
         match self {
             Self::Tcp(tcp) => tcp.into_std().map(Loose::Tcp),
             Self::Unix(unix) => unix.into_std().map(Loose::Unix),
+        }
+    }
+}
+
+impl AsFd for Raw {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(tcp) => tcp.as_fd(),
+            Self::Unix(unix) => unix.as_fd(),
         }
     }
 }

@@ -328,11 +328,12 @@ mod tests {
             upstream_code: None,
             received: Traffic { messages: 1, bytes: 2, pings: 3 },
             sent: Traffic { messages: 4, bytes: 5, pings: 6 },
+            discarded: 8,
             duration: 7,
         };
         let expected = json!({
             "event": "close", "cause": "client", "code": 1000, "client_code": 1000, "messages_in": 1, "bytes_in": 2,
-            "pings_in": 3, "messages_out": 4, "bytes_out": 5, "pings_out": 6, "duration_ms": 7,
+            "pings_in": 3, "messages_out": 4, "bytes_out": 5, "pings_out": 6, "bytes_discarded": 8, "duration_ms": 7,
         });
         assert_eq!(own(Kind::Close(close)), expected);
     }

@@ -74,7 +74,7 @@ impl Relay {
         let side = self.seen(role);
         match side.ping {
             Ping::Sent { at, .. } => Some(at.max(side.last_heard) + rule.timeout),
-            Ping::None => Some(side.last_heard + rule.every),
+            Ping::None | Ping::Late { .. } => Some(side.last_heard + rule.every),
             // Waits for the end of a frame, not for a time.
             Ping::Due => None,
         }
@@ -87,14 +87,15 @@ impl Relay {
         let reading = !self.seen(role.other()).has_unsent();
         let side = self.side(role);
         match side.ping {
-            Ping::Sent { at, .. } if side.last_heard > at => side.ping = Ping::None,
+            // Not only later: the clock is coarse, and a near peer answers within the same millisecond.
+            Ping::Sent { token, at } if side.last_heard >= at => side.ping = Ping::Late { token, at },
             Ping::Sent { token, .. } if !reading => side.ping = Ping::Sent { token, at: now },
             Ping::Sent { at, .. } if now >= at + rule.timeout => self.ping_lost(role),
             Ping::Sent { .. } | Ping::Due => {}
-            Ping::None if now < side.last_heard + rule.every => {}
+            Ping::None | Ping::Late { .. } if now < side.last_heard + rule.every => {}
             // A foreign Ping is unanswered: it asks the same question, and a second one might hide its Pong.
-            Ping::None if side.foreign_ping => side.ping = Ping::Sent { token: 0, at: now },
-            Ping::None => {
+            Ping::None | Ping::Late { .. } if side.foreign_ping => side.ping = Ping::Sent { token: 0, at: now },
+            Ping::None | Ping::Late { .. } => {
                 side.ping = Ping::Due;
                 self.wake();
             }
@@ -122,12 +123,14 @@ impl Relay {
     /// Whether a Pong answers our Ping; then it is ours to swallow.
     pub(super) fn is_our_pong(&mut self, from: Role, payload: &[u8]) -> bool {
         let side = self.side(from);
-        let Ping::Sent { token, at } = side.ping else { return false };
+        let (Ping::Sent { token, at } | Ping::Late { token, at }) = side.ping else { return false };
         if token == 0 || payload != token.to_be_bytes() {
             return false;
         }
         side.ping = Ping::None;
         self.metrics.pong(from, clock::now().saturating_sub(at));
+        // The next Ping may be due before this one's deadline would have been.
+        self.hurried = true;
         true
     }
 }

@@ -75,6 +75,11 @@ pub enum Ping {
         token: u64,
         at: Millis,
     },
+    /// Sent, and the peer has shown life by other bytes; its Pong may still come, and is still ours.
+    Late {
+        token: u64,
+        at: Millis,
+    },
 }
 
 #[derive(Debug)]

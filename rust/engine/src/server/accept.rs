@@ -18,7 +18,7 @@ use super::session::{Session, TlsFacts};
 use super::state::State;
 use super::worker::{Command, Worker};
 use crate::io::proxy_protocol::{self, ParsedProxy, ProxyHeader};
-use crate::io::{Raw, Rewind, Stream};
+use crate::io::{Raw, Rewind, Stream, room};
 use crate::log::Level;
 use crate::tls;
 
@@ -55,18 +55,36 @@ pub async fn run(worker: Rc<Worker>, socket: Arc<ListenSocket>) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((raw, peer)) => dispatch(&worker, &listening, raw, peer),
+            Ok((raw, peer)) => {
+                if room::is_last(&raw) && !wait_for_room(&worker, &listening, &raw).await {
+                    return;
+                }
+                dispatch(&worker, &listening, raw, peer);
+            }
             // The client was gone before we came to it.
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
             Err(error) => {
-                if worker.tallies.accept_paused(&listening.address, "resources") {
-                    let message = format!("{}: accepting pauses: {error}", listening.address);
-                    worker.shared.say(Level::Warning, "accept_paused", message);
-                }
+                note_pause(&worker, &listening, &error.to_string());
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
+}
+
+fn note_pause(worker: &Worker, listening: &Listening, why: &str) {
+    if worker.tallies.accept_paused(&listening.address, "resources") {
+        let message = format!("{}: accepting pauses: {why}", listening.address);
+        worker.shared.say(Level::Warning, "accept_paused", message);
+    }
+}
+
+/// Holds `raw` back while only the control plane's descriptors are left. False when the gate closed meanwhile.
+async fn wait_for_room(worker: &Worker, listening: &Listening, raw: &Raw) -> bool {
+    while !room::is_left(raw) {
+        note_pause(worker, listening, "too many open files");
+        tokio::select! { () = listening.gate.closed() => return false, () = tokio::time::sleep(PAUSE) => {} }
+    }
+    true
 }
 
 fn connection_limit(worker: &Worker, listening: &Listening) -> u64 {

@@ -17,7 +17,7 @@ use super::worker::Worker;
 use crate::error::{Refusal, refusal};
 use crate::http::write::write_response;
 use crate::http::{BodyLength, BodyReader, BodyStep, Fields};
-use crate::io::{Raw, Stream};
+use crate::io::{Raw, Stream, room};
 use crate::ws::frame::{Header, Opcode, mask_in_place, write_header};
 use crate::ws::handshake::{self, Accepted};
 
@@ -77,7 +77,7 @@ pub async fn websocket(
     exchange: Exchange,
     offer: &handshake::Offer,
 ) -> Step {
-    let Ok((near, far)) = UnixStream::pair() else {
+    let Ok((near, far)) = UnixStream::pair().and_then(|(near, far)| Ok((near, room::claim(far)?))) else {
         return exchange.refuse(worker, session, &refusal::OVERLOAD).await;
     };
     let accepted = Accepted { subprotocol: exchange.first_subprotocol(), deflate: None };

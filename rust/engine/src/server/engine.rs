@@ -99,6 +99,8 @@ impl Engine {
                 socket.listening.gate.close();
             }
         }
+        // Where accepting pauses at a limit, the limit may be another one now.
+        sockets.values().for_each(|socket| socket.listening.freed.notify_one());
         drop(sockets);
         self.tell_all(|| Command::Reconcile);
         generation

@@ -15,6 +15,9 @@ use crate::metrics;
 use crate::relay::{Order, Relay};
 use crate::upstream;
 
+/// Entries that a table may have in vain before it is cleaned.
+const SLACK: usize = 1024;
+
 /// What a live WebSocket holds on to. The state that decided is released, so a reload changes nothing for it.
 #[derive(Debug)]
 pub struct Lease {
@@ -69,9 +72,12 @@ impl Leases {
     pub fn remove(&self, id: u64) -> Option<Lease> {
         let mut live = self.live.borrow_mut();
         let removed = live.remove(&id).map(|live| live.lease);
-        // After a rush the table is as large as it ever was; give that back.
-        if live.capacity() > 1024 && live.len() < live.capacity() / 8 {
+        // After a rush the tables are as large as they ever were; give that back.
+        if live.capacity() > SLACK && live.len() < live.capacity() / 8 {
             live.shrink_to_fit();
+        }
+        if self.timers.len() > SLACK + 4 * live.len() {
+            self.timers.retain(|when, id| live.get(&id).is_some_and(|live| live.armed.get() == when));
         }
         removed
     }

@@ -56,7 +56,7 @@ impl Tallies {
 
     /// A connection was accepted.
     pub fn accepted(&self, listener: &str) {
-        self.metrics.counter("tidegate_connections_total", &[("listener", listener)]).add(1);
+        self.metrics.counter("tidegate_connections_accepted_total", &[("listener", listener)]).add(1);
     }
 
     /// A connection ended before it could ask for anything.

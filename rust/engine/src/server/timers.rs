@@ -36,6 +36,18 @@ impl<K: Ord + Copy> Timers<K> {
         heap.push(Reverse((when, key)));
     }
 
+    /// How many entries there are, valid or not.
+    pub fn len(&self) -> usize {
+        self.heap.borrow().len()
+    }
+
+    /// Drops the entries that are not valid any more, and the memory they took.
+    pub fn retain(&self, is_valid: impl Fn(Millis, K) -> bool) {
+        let mut heap = self.heap.borrow_mut();
+        heap.retain(|Reverse((when, key))| is_valid(*when, *key));
+        heap.shrink_to_fit();
+    }
+
     /// Waits for the next deadline and returns it, and whose it was.
     pub async fn next(&self) -> (Millis, K) {
         loop {
