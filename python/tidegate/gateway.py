@@ -231,6 +231,8 @@ class Gateway:
         self._generation = self._engine.commit(prepared)
         self._admin.commit(wanted)
         self._discovery.follow(loaded.snapshot.data, resolved)
+        if self._config and loaded.config.workers != self._config.workers:
+            event(log, logging.WARNING, "needs_restart", "'workers' has changed: the new number is for the next start")
         self._config, self._last_error = loaded.config, None
         self._since = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._registry.gauge("tidegate_config_last_reload_success_timestamp_seconds", round(time.time(), 3))

@@ -59,7 +59,7 @@ async def client(gateway: Gateway) -> AsyncIterator[Wire]:
         yield client
 
 
-async def logged(gateway: Gateway, **fields: object) -> Record:
+async def logged(gateway: Gateway, **fields: Any) -> Record:
     return await asyncio.to_thread(gateway.access_log().wait_for, **fields)
 
 

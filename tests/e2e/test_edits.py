@@ -387,7 +387,8 @@ async def test_an_echo_sends_bodies_back(client: Wire, framing: str) -> None:
 
 async def test_an_echo_sends_messages_back(gateway: Gateway) -> None:
     async with connect(gateway.ws("edge", "/echo"), compression=None) as client:
-        for message in ["", "a", "ä" * 70_000, b"", b"b" * 200_000]:
+        messages: list[str | bytes] = ["", "a", "ä" * 70_000, b"", b"b" * 200_000]
+        for message in messages:
             await client.send(message)
             assert await client.recv() == message
         await client.send(["frag", "men", "ted"])

@@ -1,12 +1,15 @@
 """Plain HTTP/1.1 through a gateway: what each side sees on the wire, in the order in which it happens."""
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import trustme
 
 from tests.e2e.kit.wire import Lanes, Play, Wire, dial, request_bytes
 from tidegate.testing import Gateway
@@ -32,11 +35,14 @@ def gateway(lanes: Lanes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     for filler in fillers:
         filler.setblocking(False)
         filler.connect_ex(full.getsockname())
+    trustme.CA().issue_cert("gateway.test").private_key_and_cert_chain_pem.write_to_path(str(directory / "site.pem"))
+    certificate = {"cert": "site.pem", "key": "site.pem"}
     config = {
         "workers": 1,  # one pool, so that connections can be counted
         "listeners": {
             "edge": {"bind": "127.0.0.1:0"},
             "behind": {"bind": "127.0.0.1:0", "trusted_proxies": ["127.0.0.0/8", "10.0.0.0/8"]},
+            "secure": {"bind": f"unix:{directory}/secure.sock", "tls": {"certificates": [certificate]}},
             "brief": {"bind": "127.0.0.1:0", "timeouts": {"head": "300ms", "keep_alive": "300ms"}},
         },
         "routes": [
@@ -272,6 +278,42 @@ async def test_server_sent_events_arrive_one_by_one(client: Wire, upstream: Play
         assert await client.chunk() == event
     await server.send(b"0\r\n\r\n")
     assert await client.chunk() == b""
+
+
+async def test_an_event_over_tls_does_not_wait_for_the_next_one(gateway: Gateway, upstream: Play) -> None:
+    """Whatever part of it was still on its way when the client's socket was full, it comes when the client reads."""
+    for size in range(64 << 10, 512 << 10, 12 << 10):
+        wire = await asyncio.to_thread(dial_tls, str(gateway.directory / "secure.sock"))
+        with wire:
+            await asyncio.to_thread(wire.sendall, request_bytes(f"GET {upstream.prefix}"))
+            server = await upstream.connection()
+            await server.head()
+            await server.send(b"HTTP/1.1 200 OK\r\n\r\n")
+            sending = asyncio.create_task(server.send(b"\0" * size))
+            await asyncio.wait([sending], timeout=0.01)  # as much as fits into the sockets
+            received = await asyncio.to_thread(read_event, wire, size)
+            assert received == size
+            await sending
+            await server.close()
+
+
+def dial_tls(path: str) -> ssl.SSLSocket:
+    """A connection that takes nothing until it is read from."""
+    trust = ssl.create_default_context()
+    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    raw = socket.socket(socket.AF_UNIX)
+    raw.settimeout(5)
+    raw.connect(path)
+    return trust.wrap_socket(raw, server_hostname="gateway.test")
+
+
+def read_event(wire: ssl.SSLSocket, size: int) -> int:
+    """How many zero bytes came, of `size`."""
+    seen = 0
+    with contextlib.suppress(TimeoutError):
+        while seen < size:
+            seen += wire.recv(65_536).count(0)
+    return seen
 
 
 async def test_a_request_s_body_streams_up_while_its_answer_streams_down(client: Wire, upstream: Play) -> None:
@@ -762,6 +804,7 @@ async def test_an_echo_has_a_limit(client: Wire) -> None:
 
 async def test_hop_by_hop_fields_stay_on_their_hop(client: Wire, upstream: Play) -> None:
     hop = ["Keep-Alive: timeout=5", "Proxy-Connection: keep-alive", "TE: trailers", "Upgrade: h2c", "X-Private: 1"]
+    hop += ["HTTP2-Settings: AAMAAABk"]
     kept = ["X-Public: 1", "Cookie: a=b", "Accept: */*"]
     connection = "Connection: keep-alive, Upgrade, X-Private, Cookie"
     await client.send(request_bytes(f"GET {upstream.prefix}", connection, *hop, *kept))
@@ -788,7 +831,8 @@ async def forwarded(port: int, upstream: Play, *fields: str) -> dict[str, str | 
         assert (await client.answer())[1] == b"ok"
         names = ("for", "proto", "host", "port", "server")
         told = {name: head.get(f"x-forwarded-{name}") for name in names}
-        return told | {name: head.get(name) for name in ("forwarded", "x-real-ip", "x-request-id")}
+        others = ("forwarded", "x-real-ip", "x_forwarded_for", "x-request-id")
+        return told | {name: head.get(name) for name in others}
 
 
 CLAIMS = (
@@ -799,6 +843,7 @@ CLAIMS = (
     "X-Forwarded-Server: liar",
     "Forwarded: for=1.1.1.1",
     "X-Real-IP: 1.1.1.1",
+    "X_Forwarded_For: 1.1.1.1",
     "X-Request-Id: mine-1",
 )
 
@@ -824,6 +869,7 @@ async def test_trusted_proxies_are_believed_and_appended_to(gateway: Gateway, up
         "server": "liar",
         "forwarded": "for=1.1.1.1",
         "x-real-ip": "1.1.1.1",
+        "x_forwarded_for": "1.1.1.1",
         "x-request-id": "mine-1",
     }
     record = await asyncio.to_thread(gateway.access_log().wait_for, request_id="mine-1")

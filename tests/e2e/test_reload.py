@@ -141,6 +141,25 @@ async def test_the_admin_address() -> None:
         assert await get(gateway.port(), "/hello") == (200, "one")
 
 
+async def test_the_last_of_many_changes_serves() -> None:
+    async with running(site(hello("0"))) as gateway:
+        for number in range(1, 31):
+            gateway.write(site(hello(str(number))))
+            await asyncio.sleep(0.02)  # writers are not in step with readers
+        async with asyncio.timeout(10):
+            while await get(gateway.port(), "/hello") != (200, "30"):
+                await asyncio.sleep(0.05)
+        assert reloads(gateway, "failure") == 0
+
+
+async def test_what_takes_a_restart_says_so() -> None:
+    async with running(site(hello("one"), workers=1)) as gateway:
+        await reload(gateway, site(hello("two"), workers=2))
+        said = gateway.log().wait_for(event="needs_restart")
+        assert (said["level"], "workers" in said["message"]) == ("warning", True)
+        assert await get(gateway.port(), "/hello") == (200, "two")
+
+
 # ---- a bad one ------------------------------------------------------------------------------------------------------
 
 
@@ -257,6 +276,24 @@ async def test_the_same_bind_under_a_new_name_keeps_its_socket(free_port: int, e
             assert (await idle.answer())[1] == b"new"
         await echoes(peer)
         assert gateway.port("new") == free_port
+
+
+@pytest.mark.parametrize("wider", ["0.0.0.0", "[::]"])
+async def test_a_bind_may_become_wider_and_narrower(free_port: int, echo: EchoServer, wider: str) -> None:
+    """Linux refuses one beside the other, but they are both ours."""
+
+    def bound(host: str) -> Config:
+        listeners = {"edge": {"bind": f"{host}:{free_port}"}}
+        return site(hello(host), route("echo", "app"), listeners=listeners, upstreams={"app": echo.url})
+
+    async with running(bound("127.0.0.1")) as gateway, open_peer(free_port, "/echo") as goes:
+        await reload(gateway, bound(wider))
+        await reload_close(goes)  # its listener is gone
+        assert await get(free_port, "/hello") == (200, wider)
+        with pytest.raises(OSError, match="Address already in use"):
+            socket.create_server(("127.0.0.1", free_port))  # nobody else can take a part of it
+        await reload(gateway, bound("127.0.0.1"))
+        assert await get(free_port, "/hello") == (200, "127.0.0.1")
 
 
 def listening_inode(port: int) -> list[str]:

@@ -142,7 +142,8 @@ class Peer:
     async def expect(self, *frames: Frame) -> None:
         """These, and exactly as they are, come next."""
         for frame in frames:
-            assert await self.frame() == frame
+            got = await self.frame()
+            assert got == frame, f"op {got.op}, fin {got.fin}, rsv {got.rsv}, {len(got.payload)}: {got.payload[:125]!r}"
 
     async def closed(self) -> Frame:
         """A Close comes next, and after it nothing but the end."""

@@ -61,7 +61,7 @@ fn is_forbidden(byte: u8) -> bool {
 }
 
 /// Removes what concerns one connection only: Connection and the fields it names, Keep-Alive, Proxy-Connection, TE,
-/// Transfer-Encoding and Upgrade. Read Upgrade, and set the framing of the next hop, around this call.
+/// Transfer-Encoding, Upgrade and HTTP2-Settings. Read Upgrade, and set the framing of the next hop, around this call.
 ///
 /// A client must not make us drop what it did not add for this hop: naming Cookie or X-Forwarded-For in Connection
 /// would hide them from the upstream, so such fields stay.
@@ -94,6 +94,7 @@ fn is_hop_by_hop(name: &[u8]) -> bool {
         2 => is_one_of(name, &["te"]),
         7 => is_one_of(name, &["upgrade"]),
         10 => is_one_of(name, &["connection", "keep-alive"]),
+        14 => is_one_of(name, &["http2-settings"]),
         16 => is_one_of(name, &["proxy-connection"]),
         17 => is_one_of(name, &["transfer-encoding"]),
         _ => false,
@@ -241,6 +242,7 @@ mod tests {
             ("TE", "trailers"),
             ("Transfer-Encoding", "chunked"),
             ("Upgrade", "h2c"),
+            ("HTTP2-Settings", "AAMAAABk"),
             ("Proxy-Authorization", "Basic x"),
             ("X-Private-Not", "3"),
         ]);

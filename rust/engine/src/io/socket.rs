@@ -22,10 +22,11 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub struct BindError(pub String);
 
-/// Binds and listens; the socket does not block.
-pub fn bind(bind: &Bind) -> Result<Socket, BindError> {
+/// Binds and listens; the socket does not block. `leaving` are TCP sockets of ours that may be in the way and will not
+/// be for long.
+pub fn bind(bind: &Bind, leaving: &[&Socket]) -> Result<Socket, BindError> {
     let bound = match bind {
-        Bind::Tcp(address) => bind_tcp(*address),
+        Bind::Tcp(address) => bind_tcp(*address, false).or_else(|error| bind_beside(*address, leaving, error)),
         Bind::Unix(path) => bind_unix(path),
     };
     bound.map_err(|error| BindError(explain(bind, &error)))
@@ -48,9 +49,28 @@ fn explain(bind: &Bind, error: &io::Error) -> String {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
+/// `0.0.0.0:80` cannot be bound while `127.0.0.1:80` listens, unless both allow it. They must not go on allowing it:
+/// another process could take a part of the connections.
+fn bind_beside(address: SocketAddr, leaving: &[&Socket], error: io::Error) -> io::Result<Socket> {
+    let has_port = |socket: &&&Socket| {
+        let bound = socket.local_addr().ok().and_then(|address| address.as_socket());
+        bound.is_some_and(|bound| bound.port() == address.port())
+    };
+    let in_the_way: Vec<_> = leaving.iter().filter(has_port).collect();
+    if error.kind() != io::ErrorKind::AddrInUse || in_the_way.is_empty() {
+        return Err(error);
+    }
+    let share = |is_shared| in_the_way.iter().try_for_each(|socket| socket.set_reuse_port(is_shared));
+    share(true)?;
+    let bound = bind_tcp(address, true);
+    share(false)?;
+    bound.and_then(|bound| bound.set_reuse_port(false).map(|()| bound))
+}
+
+fn bind_tcp(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(is_shared)?;
     if address.ip() == IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED) {
         socket.set_only_v6(false)?;
     }

@@ -31,6 +31,8 @@ impl Relay {
 
     pub(super) fn ended_opaque(&mut self, from: Role) {
         self.cause.get_or_insert(if from == Role::Client { Cause::Client } else { Cause::Upstream });
+        // Its sending is over, and nothing else: it hears the other side to the end.
+        self.side(from).lost = false;
         let other = self.side(from.other());
         other.told = Told::Fin;
         if other.heard != Heard::Done {

@@ -1,6 +1,6 @@
 //! The engine as its owner sees it: prepare, commit, drain, stop.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
@@ -266,13 +266,16 @@ fn bind_new(
 ) -> Result<HashMap<BindKey, Arc<ListenSocket>>, Vec<Fault>> {
     let mut bound = HashMap::new();
     let mut faults = Vec::new();
+    let stays: HashSet<BindKey> = snapshot.listeners.iter().flat_map(bind_keys).collect();
+    let leaving = sockets.values().filter(|socket| !stays.contains(&socket.listening.key));
+    let leaving: Vec<_> = leaving.cloned().collect();
     for (index, listener) in snapshot.listeners.iter().enumerate() {
         for (position, bind) in listener.binds.iter().enumerate() {
             let key = BindKey::new(bind, &listener.name, position);
             if sockets.contains_key(&key) {
                 continue;
             }
-            match ListenSocket::bind(bind, key.clone()) {
+            match ListenSocket::bind(bind, key.clone(), &leaving) {
                 Ok(socket) => drop(bound.insert(key, Arc::new(socket))),
                 Err(error) => faults.push(bind_fault(index, position, error.0)),
             }

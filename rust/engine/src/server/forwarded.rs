@@ -69,11 +69,13 @@ pub fn announce(fields: &mut Fields, peer: Option<IpAddr>, trusted: &[IpNet], is
     }
 }
 
-/// Whether a field of this name says who or what stood before us.
+/// Whether a field of this name says who or what stood before us. `_` counts as `-`: to servers that give their
+/// applications both as `HTTP_X_FORWARDED_FOR` (CGI, WSGI) they are one field.
 fn is_claim(name: &[u8]) -> bool {
-    const PREFIX: &[u8] = b"x-forwarded-";
-    let begins = name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
-    begins || name.eq_ignore_ascii_case(b"forwarded") || name.eq_ignore_ascii_case(b"x-real-ip")
+    let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    let begins = |text: &[u8]| name.len() >= text.len() && name.iter().zip(text).all(|(one, two)| plain(one) == *two);
+    let is = |text: &[u8]| name.len() == text.len() && begins(text);
+    begins(b"x-forwarded-") || is(b"forwarded") || is(b"x-real-ip")
 }
 
 #[cfg(test)]
@@ -99,6 +101,17 @@ mod tests {
         assert_eq!(client(ip("10.0.0.1"), &chain("1.1.1.1, junk"), &nets()), ip("10.0.0.1"));
         assert_eq!(client(ip("10.0.0.1"), &chain("10.0.0.3"), &nets()), ip("10.0.0.3"));
         assert_eq!(client(None, &claim, &nets()), None);
+    }
+
+    #[test]
+    fn claims_in_every_spelling_are_dropped() {
+        let mut fields = Fields::new();
+        for name in ["x-forwarded-PORT", "X_Forwarded_For", "Forwarded", "X-Real_IP", "x-forwarded", "forwarded-by"] {
+            fields.push(name.as_bytes(), b"1");
+        }
+        announce(&mut fields, None, &nets(), false, b"");
+        let left: Vec<&[u8]> = fields.iter().map(|(name, _)| name).collect();
+        assert_eq!(left, [&b"x-forwarded"[..], b"forwarded-by", PROTO.as_bytes()]);
     }
 
     #[test]

@@ -76,9 +76,9 @@ pub struct ListenSocket {
 }
 
 impl ListenSocket {
-    /// Binds and listens.
-    pub fn bind(bind: &Bind, key: BindKey) -> Result<Self, io::BindError> {
-        let socket = io::bind(bind)?;
+    /// Binds and listens. `leaving` sockets may be in the way: they go when this one serves.
+    pub fn bind(bind: &Bind, key: BindKey, leaving: &[Arc<Self>]) -> Result<Self, io::BindError> {
+        let socket = io::bind(bind, &leaving.iter().map(|one| &one.socket).collect::<Vec<_>>())?;
         let bound = socket.local_addr().ok().and_then(|address| address.as_socket());
         let (address, path) = match bind {
             Bind::Tcp(address) => (bound.unwrap_or(*address).to_string(), None),

@@ -41,11 +41,12 @@ pub struct Answer {
 /// # Errors
 /// The refusal for the client.
 pub fn decide(session: &Session, exchange: &mut Exchange) -> Result<Plan, Refusal> {
-    check_authority(session, exchange)?;
-    exchange.found = find(exchange)?;
+    let found = check_authority(session, exchange).and_then(|()| find(exchange));
+    exchange.found = found.unwrap_or_default();
+    // Known before anything is refused: the connection ends behind every answer to an attempt.
     let attempt = attempt(exchange);
     exchange.is_attempt = !matches!(attempt, Attempt::None);
-    if exchange.found.is_none() {
+    if found?.is_none() {
         return Err(refusal::NO_ROUTE);
     }
     let state = exchange.state.clone();

@@ -57,6 +57,10 @@ impl Pump {
             if self.complete {
                 return to.poll_flush(cx).map_err(|_| Stuck::Sink);
             }
+            // What a TLS session still holds must not wait until the sender has more to say.
+            if let Poll::Ready(Err(_)) = to.poll_flush(cx) {
+                return Poll::Ready(Err(Stuck::Sink));
+            }
             let read = with_scratch(|scratch| {
                 let read = ready!(from.poll_read(cx, scratch)).map_err(|_| Stuck::Source)?;
                 Poll::Ready(match read {

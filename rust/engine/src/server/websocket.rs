@@ -146,7 +146,9 @@ async fn accept(
     };
     exchange.edit_response(&mut fields);
     let mut bytes = Vec::with_capacity(512);
-    write_response(&mut bytes, 101, None, &fields);
+    // Clients of the oldest drafts compare the whole status line.
+    let reason = matches!(offer, Offer::Opaque(_)).then_some(&*answered.head.reason);
+    write_response(&mut bytes, 101, reason, &fields);
     if session.stream.write_all(&bytes).await.is_err() {
         return exchange.abandoned(worker);
     }
