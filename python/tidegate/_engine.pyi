@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Self, final
 
-__all__ = ["Engine", "EngineError", "Prepared", "check", "explain", "routes", "version"]
+__all__ = ["Engine", "EngineError", "Prepared", "check", "check_regex", "explain", "routes", "version"]
 
 class EngineError(Exception):
     """The engine could not do what was asked; the text says why.
@@ -67,6 +67,9 @@ def check(snapshot: str, secrets: Mapping[str, bytes]) -> list[tuple[str, str]]:
 
     Regexes, templates and certificates; an empty list is a good snapshot.
     """
+
+def check_regex(pattern: str) -> str | None:
+    """What is wrong with a regular expression, or None. For files whose other errors keep them from being checked."""
 
 def explain(snapshot: str, request: str) -> str:
     """Which route takes a request, and why. JSON in: `{"listener", "method", "host", "path", "headers": [[n, v]]}`.

@@ -76,7 +76,7 @@ class Loaded:
 
 def check_file(path: Path) -> Loaded:
     """Read and check `path` as a start would. Raises ConfigError with everything that is wrong."""
-    config = load(path)
+    config = load(path, _engine.check_regex)
     snapshot = compile(config)
     text = json.dumps(snapshot.data)
     found = _engine.check(text, snapshot.secrets)

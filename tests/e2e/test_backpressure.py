@@ -249,6 +249,26 @@ def test_a_stalled_reader_that_leaves_ends_its_sender(pier: Pier, direction: str
             assert (said[0], said[2:7]) == (0x80 | Op.CLOSE, (1011).to_bytes(2, "big") + b"gw:")
 
 
+def test_what_comes_before_the_101_is_held_back_as_well(pier: Pier) -> None:
+    """The server takes its time over the handshake, and the client does not wait for it."""
+    with socket.create_connection(("127.0.0.1", pier.gateway.port("edge")), LIMIT) as client:
+        client.sendall(attempt("/plain/early"))
+        server, _ = pier.listener.accept()
+        with server:
+            server.settimeout(LIMIT)
+            request = Head.parse(until_empty_line(server))
+            before = written_pages(pier)
+            offer = Offer(client, MASKED_BLOCK)
+            offer.until_stalled()
+            assert offer.sent < offer.size
+            assert written_pages(pier) - before < 2 * BOUND + SLACK
+            server.sendall(switch(request))
+            thread = threading.Thread(target=offer.rest)
+            thread.start()
+            assert take(server, offer.size) == offer.checksum()
+            thread.join()
+
+
 def test_the_other_direction_of_a_stalled_reader_goes_on(pier: Pier) -> None:
     """A client that takes nothing may have much to say."""
     with pair(pier, "plain") as (client, server):

@@ -1,6 +1,8 @@
 """The two handshakes of a bridged WebSocket: what the server is asked, and what the client is told (RFC 6455 §4)."""
 
+import asyncio
 import base64
+import contextlib
 
 import pytest
 
@@ -160,6 +162,41 @@ async def test_query_and_path_go_on_byte_for_byte(bridge: Bridge) -> None:
     assert (await ask(bridge, path=path)).target == path
 
 
+async def test_a_whole_address_as_target_is_a_path_for_the_server(bridge: Bridge) -> None:
+    path = bridge.path("plain")
+    async with bridge.dial() as client:
+        await client.send(attempt(path, start=f"GET http://gateway.test{path}?a=b"))
+        server, request = await bridge.asked(f"{path}?a=b")
+        assert request.get("Host") == "gateway.test"
+        await server.send(switch(request))
+        assert (await client.head()).status == 101
+
+
+@pytest.mark.parametrize(
+    ("drop", "fields"),
+    [
+        ("connection", ("Connection: keep-alive", "Connection: Upgrade")),
+        ("connection", ("Connection: keep-alive,,UPGRADE , x",)),
+        ("upgrade", ("Upgrade:   WebSocket\t",)),
+        ("sec-websocket-key", ("Sec-WebSocket-Key:   AAAAAAAAAAAAAAAAAAAAAA==  ",)),
+        ("sec-websocket-key", ("Sec-WebSocket-Key: abcdefghijklmnopqrstu/==",)),  # unused bits that are not 0
+    ],
+)
+async def test_odd_but_good_attempts(bridge: Bridge, drop: str, fields: tuple[str, ...]) -> None:
+    path = bridge.path("plain")
+    async with bridge.dial() as client:
+        await client.send(attempt(path, *fields, drop=drop))
+        server, request = await bridge.asked(path)
+        await server.send(switch(request))
+        assert (await client.head()).status == 101
+
+
+async def test_bytes_beyond_ascii_in_fields_go_on_as_they_are(bridge: Bridge) -> None:
+    async with bridge.open("plain", "X-Name: caf\xe9 \xff", answer=("X-Name: \x80\xfe",)) as (client, server):
+        assert server.head.get("X-Name") == "caf\xe9 \xff"
+        assert client.head.get("X-Name") == "\x80\xfe"
+
+
 async def test_rewrite_host_and_header_edits_apply_to_attempts(bridge: Bridge) -> None:
     path = bridge.path("edited")
     inner = path.replace("/edited", "/inner") + "?q=1"
@@ -207,6 +244,19 @@ async def test_an_answer_that_does_not_come_in_time_is_a_504(bridge: Bridge) -> 
         await client.ended()
         await server.ended()
     assert (await bridge.logged("refusal", path))["reason"] == "handshake_timeout"
+
+
+async def test_interim_answers_do_not_stop_the_clock(bridge: Bridge) -> None:
+    path = bridge.path("hurried")
+    async with bridge.dial() as client:
+        await client.send(attempt(path))
+        server, _ = await bridge.asked(path)
+        answered = asyncio.ensure_future(client.answer())
+        with contextlib.suppress(ConnectionError):
+            while not answered.done():
+                await server.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+                await asyncio.sleep(0.01)
+        assert (await answered)[0].status == 504
 
 
 async def test_the_handshake_s_time_does_not_bound_the_relay(bridge: Bridge) -> None:

@@ -169,6 +169,17 @@ async def test_after_the_upstream_s_close_the_loss_of_the_client_is_not_client_l
         await server.wire.ended()
 
 
+async def test_a_server_that_ends_right_behind_its_close_may_still_be_answered(bridge: Bridge) -> None:
+    async with ends(bridge, "plain", "upstream", 1000) as (client, server):
+        await server.send(text("last"), close(1000, "bye"))
+        server.wire.finish()
+        await client.expect(text("last"), close(1000, "bye"))
+        await client.send(text("a late word"), close(1000))
+        await server.expect(text("a late word"), close(1000))
+        await client.wire.ended()
+        await server.wire.ended()
+
+
 # ---- client_lost and upstream_lost --------------------------------------------------------------------------------
 
 Loss = Callable[[Peer], Awaitable[None]]
@@ -321,6 +332,21 @@ async def test_any_byte_counts_where_the_route_says_so(bridge: Bridge) -> None:
         assert frame.code == 1001
 
 
+async def test_a_frame_that_trickles_is_not_idle(bridge: Bridge) -> None:
+    async with ends(bridge, "idle", "client", 1000) as (client, server):
+        whole = server.encode(binary(b"drop by drop by drop"))
+        sent = []
+        for byte in whole:
+            sent.append(time.monotonic())
+            await server.wire.send(bytes([byte]))
+            await asyncio.sleep(2 * AFTER / len(whole))
+        frame = await client.frame()
+        await client.send(close(1000))
+        await server.expect(close(1000))
+        await server.send(close(1000))
+        assert frame == binary(b"drop by drop by drop")
+
+
 async def test_our_own_pings_and_their_pongs_keep_nobody_alive(bridge: Bridge) -> None:
     """`any` means every byte but our own pings: else a ping every 100 ms would make idleness impossible."""
 
@@ -354,6 +380,30 @@ async def test_lifetime_waits_for_the_end_of_a_message(bridge: Bridge) -> None:
         await client.expect(ping(b"between"), more(b"and done"))
         await answer_close(client, code=1001, reason="gw: lifetime")
         await answer_close(server, code=1001)
+
+
+async def test_lifetime_waits_5_seconds_and_then_takes_the_next_best_place(bridge: Bridge) -> None:
+    """Between two fragments a Close may stand. Inside a frame it may not: 2 s later that stream is cut."""
+
+    async def between_fragments() -> None:
+        async with bridge.open("brief") as (client, server):
+            await server.send(text("begun ", fin=False))
+            await client.expect(text("begun ", fin=False))
+            opened = time.monotonic()
+            await answer_close(client, code=1001, reason="gw: lifetime")
+            assert time.monotonic() - opened > 4.5
+            await answer_close(server, code=1001)
+
+    async def inside_a_frame() -> None:
+        async with bridge.open("brief") as (client, server):
+            half = server.encode(binary(b"x" * 100))[:50]
+            await server.wire.send(half)
+            assert await client.wire.exactly(50) == half
+            await client.wire.ended()
+            frame = await server.frame()
+            assert frame.code == 1001
+
+    await asyncio.gather(between_fragments(), inside_a_frame())
 
 
 async def test_what_the_client_still_says_after_our_close_goes_upstream(bridge: Bridge) -> None:

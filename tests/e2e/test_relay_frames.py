@@ -10,7 +10,7 @@ import struct
 
 import pytest
 
-from tests.e2e.kit.bridge import Bridge, Pair
+from tests.e2e.kit.bridge import Bridge, Pair, attempt
 from tests.e2e.kit.frames import (
     RSV1,
     RSV2,
@@ -27,11 +27,13 @@ from tests.e2e.kit.frames import (
     pong,
     text,
 )
+from tests.e2e.kit.wire import Wire
 
 ROUTES = {
     "plain": {},
     "small": {"websocket": {"max_message": "1000"}},
     "metered": {},
+    "echo": {"respond": "echo", "websocket": {"max_message": "1000000"}},
 }
 SIDES = ["client", "server"]
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate"
@@ -419,6 +421,37 @@ async def test_the_fragments_of_a_message_count_together(bridge: Bridge, side: s
         offender, _ = facing(pair, side)
         await offender.send(text("before"), *parts, more(b"x"))
         await is_broken(bridge, pair, side, *parts, code=1009, cause="message_too_big")
+
+
+# ---- the gateway's own echo ----------------------------------------------------------------------------------------
+
+
+async def echo(bridge: Bridge, client: Wire, *early: Frame) -> Peer:
+    await client.send(attempt(bridge.path("echo")) + encode(*early, is_client=True))
+    return Peer(client, await client.head(), is_client=True)
+
+
+async def test_the_gateway_s_own_echo(bridge: Bridge) -> None:
+    frames = [text("early"), binary(b"x" * 300_000), text("a", fin=False), more(b"b"), text("")]
+    async with bridge.dial() as wire:
+        client = await echo(bridge, wire, frames[0])
+        wire.push(client.encode(*frames[1:], ping(b"?"), pong(b"unasked"), close(3000, "bye")))
+        await client.expect(*frames, pong(b"?"))
+        assert await client.closed() == close(3000, "bye")
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [(Frame(3), 1002), (text("x", rsv=RSV1), 1002), (close(1005), 1002), (binary(b"x" * 1_000_001), 1009)],
+)
+async def test_the_gateway_s_own_echo_has_the_same_rules(bridge: Bridge, bad: Frame, code: int) -> None:
+    async with bridge.dial() as wire:
+        client = await echo(bridge, wire)
+        wire.push(client.encode(text("before"), bad))
+        while (frame := await client.frame()).op != Op.CLOSE:
+            assert frame == text("before")
+        assert frame.code == code
+        await wire.ended()
 
 
 async def test_violations_are_counted(bridge: Bridge) -> None:

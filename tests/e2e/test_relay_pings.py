@@ -194,6 +194,26 @@ async def test_the_pong_deadline_stands_still_while_we_do_not_read_the_peer(brid
         await server.expect(close(1000))
 
 
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_no_ping_of_ours_behind_a_close(bridge: Bridge, side: str) -> None:
+    """One side has closed, and the other takes its time: neither is pinged any more."""
+    async with bridge.open("both") as (client, server), bridge.open("both") as (other, _):
+        closing, closed = (client, server) if side == "client" else (server, client)
+        await closing.send(close(1000))
+        while (frame := await closed.frame()).op == Op.PING:
+            pass
+        assert frame == close(1000)
+        for _ in range(3):
+            await other.send(pong((await own_ping(other)).payload))
+        await closed.send(close(1000))
+        while (frame := await closing.frame()).op == Op.PING:  # at most one, that crossed the Close
+            pass
+        assert frame == close(1000)
+        server.wire.finish()
+        await client.wire.ended()
+        await server.wire.ended()
+
+
 async def test_no_pings_where_they_are_off(bridge: Bridge) -> None:
     """Another route's silent client is pinged twice meanwhile."""
     async with bridge.open("never") as (client, server), bridge.open("down") as (other, _):

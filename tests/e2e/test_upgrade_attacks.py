@@ -215,6 +215,18 @@ async def test_a_fake_101_is_a_502_and_ends_both_connections(bridge: Bridge, for
     assert (await bridge.logged("refusal", path))["status"] == 502
 
 
+@pytest.mark.parametrize("start", ["HTTP/1.1 101 Switching Protocols\r\n", "HTTP/1.1 101 ", "X"])
+async def test_a_head_without_an_end_is_a_502(bridge: Bridge, start: str) -> None:
+    path = bridge.path("plain")
+    async with bridge.dial() as client:
+        server, _ = await bridged(bridge, client, path)
+        server.push(start.encode() + b"X-Long: " + b"y" * 1_000_000)
+        answer, body = await client.answer()
+        assert (answer.status, body.split(b":")[0]) == (502, b"bad_response")
+        await client.ended()
+        await server.ended()
+
+
 EXTENSION = "Sec-WebSocket-Extensions: permessage-deflate"
 
 
@@ -448,6 +460,14 @@ async def test_a_smuggling_form_is_refused_and_closes(bridge: Bridge, form: str)
     path = bridge.path("plain")
     request, status, reason = smuggling(path)[form]
     await refused(bridge, request + SMUGGLED, path, status, reason)
+
+
+async def test_an_attempt_on_a_bad_path_is_counted_as_one(bridge: Bridge) -> None:
+    labels = {"status": "400", "reason": "bad_path"}
+    before = await bridge.count("tidegate_websocket_handshakes_total", **labels)
+    path = bridge.path("plain")
+    await refused(bridge, attempt(f"{path}/.."), path, 400, "bad_path")
+    assert await bridge.count("tidegate_websocket_handshakes_total", **labels) == before + 1
 
 
 @pytest.mark.parametrize(

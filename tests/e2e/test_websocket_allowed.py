@@ -1,12 +1,15 @@
 """The table "Is a WebSocket allowed here?": each row, on and off, and who decides which of the two it is."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.kit.bridge import ACCEPT, UPGRADE, Bridge, attempt, switch
+from tests.e2e.kit.certificates import Authority, client_context
 from tests.e2e.kit.frames import Peer, text
 from tests.e2e.kit.wire import Head, dial, request_bytes
+from tidegate.testing import Gateway
 
 ROUTES = {
     "inherits": {},
@@ -163,6 +166,25 @@ async def test_routes_that_answer_themselves_answer_attempts_too(
 async def test_an_attempt_that_no_route_takes_is_a_404_and_closes(bridge: Bridge) -> None:
     answer, body = await told(bridge, "open", attempt("/nowhere"))
     assert (answer.status, body.split(b":")[0]) == (404, b"no_route")
+
+
+async def test_an_attempt_for_another_host_than_the_connection_s_is_a_421_and_closes(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificates = [authority.issue(name, f"{name}.test") for name in ("one", "two")]
+    config = {
+        "listeners": {"edge": {"bind": "127.0.0.1:0", "tls": {"certificates": certificates}}},
+        "routes": [{"respond": "echo"}],
+    }
+    with Gateway(config, directory=tmp_path) as gateway:
+        settings = {"ssl": client_context(tmp_path, authority), "server_hostname": "one.test"}
+        async with dial(gateway.port(), **settings) as client:
+            await client.send(request_bytes("GET /", host="two.test"))
+            answer, _ = await client.answer()
+            assert (answer.status, answer.get("Connection")) == (421, None)
+            await client.send(request_bytes("GET /", *UPGRADE, host="two.test"))
+            answer, _ = await client.answer()
+            assert (answer.status, answer.get("Connection")) == (421, "close")
+            await client.ended()
 
 
 async def test_the_gateway_s_own_echo_is_on_and_off_like_any_other(bridge: Bridge) -> None:

@@ -92,6 +92,10 @@ def check(snapshot: str, secrets: Mapping[str, bytes]) -> list[tuple[str, str]]:
     return list(found)
 
 
+def check_regex(pattern: str) -> str | None:
+    return f"`{pattern}` is no regular expression" if "(" in pattern and ")" not in pattern else None
+
+
 def explain(snapshot: str, request: str) -> str:
     return json.dumps({"route": 0, "websocket": None})
 

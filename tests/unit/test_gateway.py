@@ -75,6 +75,23 @@ async def test_workers_come_from_the_file(file: Path) -> None:
         assert made().workers == 3
 
 
+def test_regular_expressions_are_judged_beside_other_errors(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        "listeners: {edge: {bind: '127.0.0.1:0'}}\n"
+        "routes:\n"
+        "  - {match: {path: {regex: '/(a'}, headers: {x: {regex: '(b'}}}, to: gone}\n"
+        "upstreams: {up: {endpoints: ['http://127.0.0.1:1']}}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        module.check_file(file)
+    assert [problem.key for problem in caught.value.problems] == [
+        "routes[0].match.path.regex",
+        "routes[0].match.headers.x.regex",
+        "routes[0].to",
+    ]
+
+
 async def test_what_the_engine_finds_is_told_with_its_place(file: Path) -> None:
     fake_engine.found.append(("/routes/0/match/path", "the regex has no end"))
     with pytest.raises(ConfigError, match="the regex has no end") as caught:

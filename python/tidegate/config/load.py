@@ -1,6 +1,6 @@
 """From a file to a `Config`, or to everything that is wrong with it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,35 @@ SHORTEST_TOKEN = 16
 """Characters of an admin token below which guessing it is no longer out of the question."""
 
 
-def load(path: str | Path) -> Config:
-    """What the file at `path` means. Raises ConfigError with all that is wrong with it."""
+def load(path: str | Path, regex_fault: Callable[[str], str | None] | None = None) -> Config:
+    """What the file at `path` means. Raises ConfigError with all that is wrong with it.
+
+    `regex_fault` tells what the engine has against a regular expression. A good file is checked by the engine whole;
+    in a file with other errors this is how those of its regular expressions show beside them.
+    """
     document = Document(str(path), Path(path))
     findings = Findings(document)
     refuse_later(findings)
     config = _Loading(document, findings, Path(path)).config()
     if config is None or findings.errors:
+        if regex_fault is not None:
+            _check_regexes(document.values, (), regex_fault, findings)
         raise ConfigError(findings.errors)
     return config
+
+
+def _check_regexes(value: object, path: KeyPath, fault: Callable[[str], str | None], findings: Findings) -> None:
+    """Every text under a key `regex`: in a path, a header or query test, a rewrite."""
+    parts: Iterable[tuple[str | int, object]] = ()
+    if isinstance(value, Mapping):
+        parts = value.items()
+    elif isinstance(value, list):
+        parts = enumerate(value)
+    for key, part in parts:
+        wrong = fault(part) if key == "regex" and isinstance(part, str) else None
+        if wrong:
+            findings.error((*path, key), wrong)
+        _check_regexes(part, (*path, key), fault, findings)
 
 
 class _Loading:

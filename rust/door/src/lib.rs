@@ -108,6 +108,11 @@ fn check(py: Python<'_>, snapshot: &str, secrets: HashMap<String, Vec<u8>>) -> V
 }
 
 #[pyfunction]
+fn check_regex(pattern: &str) -> Option<String> {
+    door::check_regex(pattern)
+}
+
+#[pyfunction]
 fn explain(py: Python<'_>, snapshot: &str, request: &str) -> PyResult<String> {
     py.detach(|| door::explain(snapshot, request)).map_err(|faults| engine_error(&faults))
 }
@@ -128,6 +133,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Engine>()?;
     module.add_class::<Prepared>()?;
     module.add_function(wrap_pyfunction!(check, module)?)?;
+    module.add_function(wrap_pyfunction!(check_regex, module)?)?;
     module.add_function(wrap_pyfunction!(explain, module)?)?;
     module.add_function(wrap_pyfunction!(routes, module)?)?;
     module.add_function(wrap_pyfunction!(version, module)?)

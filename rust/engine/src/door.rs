@@ -42,6 +42,11 @@ pub fn check(snapshot: &str, secrets: &Secrets) -> Vec<Fault> {
     }
 }
 
+/// What is wrong with a regular expression; none for a good one.
+pub fn check_regex(pattern: &str) -> Option<String> {
+    route::regex_fault(pattern)
+}
+
 /// A request to explain.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -160,21 +160,6 @@ fn several_keys_are_refused_even_when_they_agree() {
 }
 
 #[test]
-fn kemal_767_every_refusal_closes_the_connection() {
-    for changes in
-        [&[("Sec-WebSocket-Version", "8")][..], &[("Sec-WebSocket-Key", "-")], &[("Upgrade", "websocket, h2c")]]
-    {
-        let Attempt::Refused(refusal) = classify(b"GET", true, &request(changes), false) else { panic!("{changes:?}") };
-        let answer = fields(refusal.fields());
-        assert!(answer.lists("Connection", "close"), "{changes:?}");
-        if refusal.status == 426 {
-            assert!(answer.lists("Connection", "upgrade") && answer.lists("Upgrade", "websocket"));
-            assert_eq!(answer.first("Sec-WebSocket-Version"), Some(&b"13"[..]));
-        }
-    }
-}
-
-#[test]
 fn fake_101s() {
     let of_the_client = String::from_utf8(accept_key(CLIENT_KEY.as_bytes()).to_vec()).unwrap();
     let right = String::from_utf8(accept_key(&key()).to_vec()).unwrap();

@@ -46,12 +46,13 @@ async def frames(peer: Peer) -> list[Frame]:
 
 
 async def answer_close(peer: Peer) -> Frame:
-    """A Close must come next; answer it, and see the end and nothing else. Returns the Close."""
+    """A Close must come next; answer it, see the end and nothing else, and end as well. Returns the Close."""
     frame = await peer.frame()
     assert frame.op == Op.CLOSE, frame
     await peer.send(frame)
     rest = await frames(peer)
     assert rest == [], f"after its Close came {rest}"
+    await peer.wire.close()
     return frame
 
 

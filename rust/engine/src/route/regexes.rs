@@ -24,6 +24,11 @@ pub(super) fn compile_whole(pattern: &str) -> Result<Regex, String> {
     compile(&whole(pattern))
 }
 
+/// What is wrong with `pattern`, wherever it stands; none for a good one.
+pub fn fault(pattern: &str) -> Option<String> {
+    compile_whole(pattern).err()
+}
+
 /// A regex for a whole path.
 #[derive(Debug)]
 pub(super) struct PathRegex {

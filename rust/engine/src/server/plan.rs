@@ -162,7 +162,7 @@ fn allowed(exchange: &Exchange, attempt: Attempt<Offer>) -> Result<Option<Offer>
         Attempt::WebSocket(_) => Err(refusal::WEBSOCKET_DISABLED),
         // A wrong version is no malformed request: where nothing may be opened, that is the answer.
         Attempt::Refused(bad) if bad.status == 426 && !enabled => Err(refusal::WEBSOCKET_DISABLED),
-        Attempt::Refused(bad) => Err(Refusal::new(bad.status, bad.reason, bad.text)),
+        Attempt::Refused(refusal) => Err(refusal),
     }
 }
 

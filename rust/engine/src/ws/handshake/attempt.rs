@@ -7,6 +7,7 @@
 
 use super::key::parse_key;
 use super::{KEY, VERSION};
+use crate::error::Refusal;
 use crate::http::fields::Fields;
 
 /// What a request turned out to be.
@@ -30,27 +31,6 @@ pub struct Offer {
 pub struct Opaque {
     /// 8 bytes behind the head belong to the handshake: see [`hixie76`].
     pub hixie76: bool,
-}
-
-/// What to answer to a bad attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// 400 or 426.
-    pub status: u16,
-    /// For metrics and logs.
-    pub reason: &'static str,
-    /// For people.
-    pub text: &'static str,
-}
-
-impl Refusal {
-    /// Fields that the answer must carry (RFC 6455 §4.4). The connection closes, as after any answer but 101.
-    pub fn fields(&self) -> &'static [(&'static str, &'static str)] {
-        match self.status {
-            426 => &[("Upgrade", "websocket"), ("Connection", "Upgrade, close"), (VERSION, "13")],
-            _ => &[("Connection", "close")],
-        }
-    }
 }
 
 const METHOD: Refusal = Refusal { status: 400, reason: "websocket_method", text: "a WebSocket is opened with GET" };
@@ -174,12 +154,6 @@ mod tests {
         assert_eq!(refused(classify(b"GET", true, &more, false)), "websocket_upgrade");
         assert_eq!(refused(classify(b"GET", true, &fields(&GOOD[..2]), false)), "websocket_key");
         assert_eq!(refused(classify(b"GET", true, &fields(&GOOD[..3]), false)), "websocket_version");
-    }
-
-    #[test]
-    fn what_a_426_must_say() {
-        assert!(BAD_VERSION.fields().contains(&("Sec-WebSocket-Version", "13")));
-        assert_eq!(BAD_KEY.fields(), [("Connection", "close")]);
     }
 
     #[test]
