@@ -52,7 +52,6 @@ fuzz: tools ## each fuzz target for FUZZ_SECONDS
 	  echo "== $$target"; cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -timeout=10; done
 
 docs: engine-dev ## regenerates what docs/ takes from the code
-	$(BIN)/tidegate schema > docs/reference/tidegate.schema.json
 	$(BIN)/tidegate schema --reference > docs/reference/configuration.md
 
 lock: tools ## pins the newest Python packages that pyproject.toml allows
@@ -63,7 +62,8 @@ clean: ## removes what was built here
 
 # ---- parts --------------------------------------------------------------------------------------------------------
 
-lint-rust: tools
+# PyO3 is built for the Python of the environment, so that comes first.
+lint-rust: $(VENV)/.run
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 

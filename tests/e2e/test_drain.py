@@ -5,7 +5,7 @@ import contextlib
 import json
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import pytest
 
@@ -105,14 +105,6 @@ async def test_the_delay_counts_when_nothing_is_left_as_well() -> None:
         assert time.monotonic() - began >= 0.6
 
 
-async def test_it_ends_at_once_when_there_is_nothing_to_wait_for() -> None:
-    async with running(config("http://127.0.0.1:9")) as gateway:
-        began = time.monotonic()
-        gateway.signal(signal.SIGTERM)
-        assert await ended(gateway) == 0
-        assert time.monotonic() - began < 5
-
-
 async def test_the_admin_address_begins_one_too(echo: EchoServer) -> None:
     async with running(config(echo.url)) as gateway, open_peer(gateway.port(), "/app") as peer:
         assert (await asyncio.to_thread(gateway.admin, "/drain", "POST"))[0] == 202
@@ -123,20 +115,7 @@ async def test_the_admin_address_begins_one_too(echo: EchoServer) -> None:
 # ---- one Close for each ---------------------------------------------------------------------------------------------
 
 
-async def test_each_client_gets_one_close_and_the_upstream_1001(echo: EchoServer) -> None:
-    async with running(config(echo.url)) as gateway, contextlib.AsyncExitStack() as stack:
-        peers = [await stack.enter_async_context(open_peer(gateway.port(), "/app")) for _ in range(40)]
-        await begin(gateway)
-        for frame in await asyncio.gather(*map(answer_close, peers)):
-            drain_close(frame)
-        assert await ended(gateway) == 0
-        assert [frame.code for frame in echo.closes] == [1001] * 40
-        records = gateway.access_log().matching(event="close")
-        assert len(records) == 40
-        assert {(each["cause"], each["code"], each["client_code"]) for each in records} == {("drain", 1012, 1012)}
-
-
-async def test_closes_are_spread_evenly(echo: EchoServer) -> None:
+async def test_each_client_gets_one_close_and_they_are_spread_evenly(echo: EchoServer) -> None:
     count, window = 120, 2.0
     async with running(config(echo.url, window="2s")) as gateway, contextlib.AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(open_peer(gateway.port(), "/app")) for _ in range(count)]
@@ -158,122 +137,141 @@ async def test_closes_are_spread_evenly(echo: EchoServer) -> None:
         start = times[0] + lasted * quarter / 4
         share = sum(start <= when < start + lasted / 4 for when in times)
         assert count / 4 * 0.6 <= share <= count / 4 * 1.4, (quarter, share)
+    assert [frame.code for frame in echo.closes] == [1001] * count
+    records = gateway.access_log().matching(event="close")
+    assert len(records) == count
+    assert {(each["cause"], each["code"], each["client_code"]) for each in records} == {("drain", 1012, 1012)}
 
 
 async def test_a_few_do_not_take_the_whole_window(echo: EchoServer) -> None:
-    """At least 50 a second."""
+    """At least 50 a second; and Ctrl-C drains as SIGTERM does."""
     async with (
         running(config(echo.url, window="60s", timeout="60s")) as gateway,
         contextlib.AsyncExitStack() as stack,
     ):
         peers = [await stack.enter_async_context(open_peer(gateway.port(), "/app")) for _ in range(25)]
         began = time.monotonic()
-        await begin(gateway)
+        gateway.signal(signal.SIGINT)
         await asyncio.gather(*map(answer_close, peers))
         assert await ended(gateway) == 0
         assert time.monotonic() - began < 5
 
 
-async def test_never_inside_a_frame() -> None:
+Scenario = Callable[[Peer, Peer], AsyncGenerator[None, None]]
+"""What a client and a server do before the drain begins, where it yields, and after."""
+
+
+async def inside_a_frame(client: Peer, server: Peer) -> AsyncGenerator[None, None]:
+    whole = binary(b"x" * 1000).encode(None)
+    await server.wire.send(whole[:300])
+    head = await client.wire.exactly(4)  # its header is through
+    assert head == whole[:4]
+    yield
+    await server.wire.send(whole[300:])
+    assert await client.wire.exactly(len(whole) - 4) == whole[4:]
+    drain_close(await client.frame())
+    await client.send(close(1012))
+    await told_1001(server)
+
+
+async def inside_a_message(client: Peer, server: Peer) -> AsyncGenerator[None, None]:
+    await server.send(text("one ", fin=False))
+    await client.expect(text("one ", fin=False))
+    yield
+    # Control frames may stand between fragments; they do not end the wait, and the middle is no end.
+    await server.send(ping(b"still here"), more(b"two ", fin=False))
+    await client.expect(ping(b"still here"), more(b"two ", fin=False))
+    await client.send(pong(b"still here"))
+    await server.expect(pong(b"still here"))
+    await server.send(more(b"three"))
+    await client.expect(more(b"three"))
+    drain_close(await client.frame())
+    await client.send(close(1012))
+    await told_1001(server)
+
+
+async def inside_a_message_without_end(client: Peer, server: Peer) -> AsyncGenerator[None, None]:
+    """Before the cut it gets its Close between two frames, where RFC 6455 §5.4 allows it: better than none."""
+    await server.send(text("one", fin=False))
+    await client.expect(text("one", fin=False))
+    yield
+    drain_close(await client.frame())
+    await client.send(close(1012))
+    await told_1001(server)
+
+
+async def inside_a_message_of_the_client(client: Peer, server: Peer) -> AsyncGenerator[None, None]:
+    """What the client says up to its own Close still goes through; what the server says then is for nobody."""
+    await client.send(text("one ", fin=False))
+    await server.expect(text("one ", fin=False))
+    half = client.encode(more(b"y" * 500))
+    await client.wire.send(half[:100])
+    yield
+    drain_close(await client.frame())
+    await client.wire.send(half[100:])
+    await server.expect(more(b"y" * 500))
+    await client.send(close(1012))
+    assert (await server.frame()).code == 1001
+    await server.send(text("too late"), close(1001))
+    await server.wire.close()
+
+
+async def at_the_clients_own_close(client: Peer, server: Peer) -> AsyncGenerator[None, None]:
+    await client.send(close(4000, "bye"))
+    await server.expect(close(4000, "bye"))
+    yield
+    await server.send(close(4000, "bye"))
+    await server.wire.close()
+    await client.expect(close(4000, "bye"))
+
+
+async def at_the_servers_own_close(client: Peer, server: Peer) -> AsyncGenerator[None, None]:
+    await server.send(close(4001, "bye"))
+    await client.expect(close(4001, "bye"))
+    yield
+    await client.send(close(4001, "bye"))
+    await server.expect(close(4001, "bye"))
+    await server.wire.close()
+
+
+SCENARIOS: list[Scenario] = [
+    inside_a_frame,
+    inside_a_message,
+    inside_a_message_without_end,
+    inside_a_message_of_the_client,
+    at_the_clients_own_close,
+    at_the_servers_own_close,
+]
+
+
+async def told_1001(server: Peer) -> None:
+    assert (await server.frame()).code == 1001
+    await server.send(close(1001))
+    await server.wire.close()
+
+
+async def test_one_close_where_it_may_stand() -> None:
     async with (
         play() as (server, url),
-        running(config(url)) as gateway,
-        bridged(gateway, server) as (client, far),
+        running(config(url, timeout="3s")) as gateway,
+        contextlib.AsyncExitStack() as stack,
     ):
-        whole = binary(b"x" * 1000).encode(None)
-        await far.wire.send(whole[:300])
-        head = await client.wire.exactly(4)  # its header is through
-        assert head == whole[:4]
+        pairs = [await stack.enter_async_context(bridged(gateway, server)) for _ in SCENARIOS]
+        under_way = [scenario(*pair) for scenario, pair in zip(SCENARIOS, pairs, strict=True)]
+        for scenario in under_way:
+            await anext(scenario)
         await begin(gateway)
-        await far.wire.send(whole[300:])
-        assert await client.wire.exactly(len(whole) - 4) == whole[4:]
-        drain_close(await client.frame())
-        await client.send(close(1012))
-        assert (await far.frame()).code == 1001
-        await far.send(close(1001))
-        await over(client)
+
+        async def go_on(scenario: AsyncGenerator[None, None], client: Peer) -> None:
+            assert await anext(scenario, "over") == "over"
+            await over(client)
+
+        async with asyncio.TaskGroup() as group:
+            for scenario, (client, _) in zip(under_way, pairs, strict=True):
+                group.create_task(go_on(scenario, client))
         assert await ended(gateway) == 0
-
-
-async def test_never_inside_a_fragmented_message() -> None:
-    async with (
-        play() as (server, url),
-        running(config(url)) as gateway,
-        bridged(gateway, server) as (client, far),
-    ):
-        await far.send(text("one ", fin=False))
-        await client.expect(text("one ", fin=False))
-        await begin(gateway)
-        # Control frames may stand between fragments; they do not end the wait, and the middle is no end.
-        await far.send(ping(b"still here"), more(b"two ", fin=False))
-        await client.expect(ping(b"still here"), more(b"two ", fin=False))
-        await client.send(pong(b"still here"))
-        await far.expect(pong(b"still here"))
-        await far.send(more(b"three"))
-        await client.expect(more(b"three"))
-        drain_close(await client.frame())
-        await client.send(close(1012))
-        assert (await far.frame()).code == 1001
-        await far.send(close(1001))
-        await over(client)
-        assert await ended(gateway) == 0
-
-
-async def test_a_message_that_never_ends_gets_its_close_before_the_cut() -> None:
-    """Between two frames, where RFC 6455 §5.4 allows it: better than none."""
-    async with (
-        play() as (server, url),
-        running(config(url, timeout="2s")) as gateway,
-        bridged(gateway, server) as (client, far),
-    ):
-        await far.send(text("one", fin=False))
-        await client.expect(text("one", fin=False))
-        await begin(gateway)
-        drain_close(await client.frame())
-        await client.send(close(1012))
-        assert (await far.frame()).code == 1001
-        await far.send(close(1001))
-        await over(client)
-        assert await ended(gateway) == 0
-
-
-async def test_a_client_in_the_middle_of_a_message_goes_on_until_its_own_close() -> None:
-    async with (
-        play() as (server, url),
-        running(config(url)) as gateway,
-        bridged(gateway, server) as (client, far),
-    ):
-        await client.send(text("one ", fin=False))
-        await far.expect(text("one ", fin=False))
-        half = client.encode(more(b"y" * 500))
-        await client.wire.send(half[:100])
-        await begin(gateway)
-        drain_close(await client.frame())
-        await client.wire.send(half[100:])
-        await far.expect(more(b"y" * 500))
-        await client.send(close(1012))
-        assert (await far.frame()).code == 1001
-        # What the upstream still says is for nobody; no second Close comes.
-        await far.send(text("too late"), close(1001))
-        await over(client)
-        assert await ended(gateway) == 0
-
-
-async def test_a_close_of_the_clients_own_at_the_same_time() -> None:
-    async with (
-        play() as (server, url),
-        running(config(url)) as gateway,
-        bridged(gateway, server) as (client, far),
-    ):
-        await client.send(close(4000, "bye"))
-        await far.expect(close(4000, "bye"))
-        await begin(gateway)
-        await far.send(close(4000, "bye"))
-        assert (await client.frame()).code == 4000
-        await over(client)
-        assert await ended(gateway) == 0
-        record = gateway.access_log().wait_for(event="close")
-        assert (record["cause"], record["code"]) == ("client", 4000)
+        ends = [(each["cause"], each["code"]) for each in gateway.access_log().matching(event="close")]
+        assert sorted(ends) == [("client", 4000), *[("drain", 1012)] * 4, ("upstream", 4001)]
 
 
 async def test_a_client_that_does_not_answer_is_not_waited_for_long(echo: EchoServer) -> None:
@@ -287,23 +285,19 @@ async def test_a_client_that_does_not_answer_is_not_waited_for_long(echo: EchoSe
         assert [frame.code for frame in echo.closes] == [1001]
 
 
-async def test_websockets_that_the_gateway_answers_itself() -> None:
-    settings = config("http://127.0.0.1:9", route("own", respond="echo"))
-    async with running(settings) as gateway, open_peer(gateway.port(), "/own") as peer:
-        await echoes(peer)
+async def test_those_that_the_gateway_answers_itself_and_opaque_ones(echo: EchoServer) -> None:
+    """An opaque one ends without words: nobody knows what words it has."""
+    raw = route("raw", "app", websocket={"frames": "opaque"})
+    async with (
+        running(config(echo.url, route("own", respond="echo"), raw)) as gateway,
+        open_peer(gateway.port(), "/own") as own,
+        open_peer(gateway.port(), "/raw") as opaque,
+    ):
+        await echoes(own)
+        await echoes(opaque)
         await begin(gateway)
-        drain_close(await answer_close(peer))
-        assert await ended(gateway) == 0
-
-
-async def test_opaque_ones_end_without_words(echo: EchoServer) -> None:
-    async with running(
-        site(route("raw", "app", websocket={"frames": "opaque"}), upstreams={"app": echo.url})
-    ) as gateway:
-        async with open_peer(gateway.port(), "/raw") as peer:
-            await echoes(peer)
-            await begin(gateway)
-            assert await frames(peer) == []
+        drain_close(await answer_close(own))
+        await over(opaque)
         assert await ended(gateway) == 0
 
 
@@ -345,7 +339,6 @@ async def test_a_request_that_is_there_already_is_answered(echo: EchoServer) -> 
         await first.send(request_bytes("GET /ready")[:-2])
         await second.send(attempt("/app")[:-2])
         await until(lambda: gateway.metrics().value("tidegate_worker_connections") == 2)
-        await asyncio.sleep(0.05)  # the bytes are on loopback, but nothing tells when they have been read
         await begin(gateway)
         await refuses_new_connections(gateway)
         for wire in (first, second):
@@ -381,8 +374,7 @@ async def test_a_handshake_whose_answer_comes_during_the_drain_is_told_at_once()
         client = Peer(wire, head, is_client=True)
         drain_close(await client.frame())
         await client.send(close(1012))
-        assert (await far.frame()).code == 1001
-        await far.send(close(1001))
+        await told_1001(far)
         await over(client)
         assert await ended(gateway) == 0
 
@@ -391,13 +383,19 @@ async def test_a_handshake_whose_answer_comes_during_the_drain_is_told_at_once()
 
 
 async def test_the_timeout_cuts_the_rest() -> None:
-    """An answer that never ends, and a WebSocket in the middle of a frame: no place for a Close."""
+    """An answer that never ends, a WebSocket in the middle of a frame, and a client that reads nothing."""
     async with (
         play() as (server, url),
         running(config(url, timeout="1s")) as gateway,
         dial(gateway.port()) as wire,
         bridged(gateway, server) as (client, far),
+        bridged(gateway, server) as (_, source),
     ):
+        flood = asyncio.create_task(_flood(source))
+        sent = -1.0
+        while (now := (await asyncio.to_thread(gateway.metrics)).value("tidegate_websocket_bytes_total")) != sent:
+            sent = now  # until every buffer on the way is full
+            await asyncio.sleep(0.1)
         await far.wire.send(binary(b"x" * 1000).encode(None)[:300])
         await client.wire.exactly(300)
         await wire.send(request_bytes("GET /app"))
@@ -411,30 +409,9 @@ async def test_the_timeout_cuts_the_rest() -> None:
         assert await wire.rest() == b""
         assert await ended(gateway) == 0
         assert 0.9 < time.monotonic() - began < 5
-        record = gateway.access_log().wait_for(event="close")
-        assert record["cause"] == "drain"
-        assert "code" not in record
-
-
-async def test_a_client_that_reads_nothing_is_cut() -> None:
-    async with (
-        play() as (server, url),
-        running(config(url, timeout="1s")) as gateway,
-        bridged(gateway, server) as (client, far),
-    ):
-        flood = asyncio.create_task(_flood(far))
-        metric = "tidegate_websocket_bytes_total"
-        before = -1.0
-        while (now := (await asyncio.to_thread(gateway.metrics)).value(metric)) != before:
-            before = now  # until every buffer on the way is full
-            await asyncio.sleep(0.1)
-        began = time.monotonic()
-        await begin(gateway)
-        assert await ended(gateway) == 0
-        assert 0.9 < time.monotonic() - began < 5
-        assert gateway.access_log().wait_for(event="close")["cause"] == "drain"
+        ends = [(each["cause"], each.get("code")) for each in gateway.access_log().matching(event="close")]
+        assert ends == [("drain", None)] * 2
         flood.cancel()
-        assert client.head.status == 101
 
 
 async def _flood(peer: Peer) -> None:
@@ -453,13 +430,6 @@ async def test_a_second_signal_ends_at_once() -> None:
         assert await ended(gateway) == 128 + signal.SIGINT
         assert time.monotonic() - began < 5
         assert await wire.rest() == b""
-
-
-async def test_interrupt_drains_as_well(echo: EchoServer) -> None:
-    async with running(config(echo.url)) as gateway, open_peer(gateway.port(), "/app") as peer:
-        gateway.signal(signal.SIGINT)
-        drain_close(await answer_close(peer))
-        assert await ended(gateway) == 0
 
 
 async def test_nobody_is_told_twice_when_a_reload_drains_already(echo: EchoServer) -> None:
