@@ -346,6 +346,7 @@ async def test_a_request_that_is_there_already_is_answered(echo: EchoServer) -> 
             head, _ = await wire.answer()
             assert (head.status, head.get("connection")) == (503, "close")
             await wire.ended()
+            await wire.close()
         assert await ended(gateway) == 0
         refusal = gateway.access_log().wait_for(event="refusal")
         assert (refusal["status"], refusal["reason"]) == (503, "draining")

@@ -119,6 +119,6 @@ async def test_the_control_plane_has_room_when_clients_have_none() -> None:
         url = gateway.file.read_text().split("http://")[1].split("\n")[0]
         await asyncio.to_thread(gateway.reload, config(f"http://{url}", "new"))
         await asyncio.gather(*map(echoes, peers))
-        await leave(peers[0])
+        await asyncio.gather(*map(leave, peers[:5]))
         answers = await asyncio.gather(*(wire.answer() for wire in waiting))
         assert {body for _, body in answers} == {b"new"}

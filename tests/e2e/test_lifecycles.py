@@ -26,7 +26,7 @@ from tests.e2e.kit.wire import Head, Wire, request_bytes
 from tidegate.testing import Gateway
 
 LONG = bool(os.environ.get("TIDEGATE_LONG"))
-COUNT, WARM_UP = (100_000, 10_000) if LONG else (3_000, 1_000)
+COUNT, WARM_UP = (100_000, 10_000) if LONG else (3_000, 600)
 TOGETHER = 40
 """How many are under way at the same time."""
 
@@ -346,7 +346,7 @@ class Lives:
 
 
 def config(url: str, log: Path) -> Config:
-    pool = {"idle_timeout": "1s"}
+    pool = {"idle_timeout": "100ms"}
     with socket.create_server(("127.0.0.1", 0)) as gone:
         dead = f"http://127.0.0.1:{gone.getsockname()[1]}"
     return site(
@@ -377,8 +377,8 @@ async def settled(gateway: Gateway) -> int:
     await until(lambda: is_quiet(gateway), limit=30)
     found = [-1, -2]
     while found[-1] != found[-2] or close_wait(gateway.pid):
-        assert len(found) < 40, found
-        await asyncio.sleep(0.6)
+        assert len(found) < 60, found
+        await asyncio.sleep(0.4)
         found.append(len(open_files(gateway.pid)))
     return found[-1]
 

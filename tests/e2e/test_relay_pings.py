@@ -13,6 +13,7 @@ ROUTES = {
     "up": {"websocket": {"ping": {"every": "100ms", "timeout": "5s", "to": ["upstream"]}}},
     "both": {"websocket": {"ping": {"every": "100ms", "timeout": "5s", "to": ["downstream", "upstream"]}}},
     "hasty": {"websocket": {"ping": {"every": "100ms", "timeout": "300ms", "to": ["downstream"]}}},
+    "patient": {"websocket": {"ping": {"every": "100ms", "timeout": "800ms", "to": ["downstream"]}}},
     "hasty-up": {"websocket": {"ping": {"every": "200ms", "timeout": "400ms", "to": ["upstream"]}}},
 }
 
@@ -178,14 +179,14 @@ async def test_a_peer_that_talks_is_not_pinged(bridge: Bridge) -> None:
 
 async def test_the_pong_deadline_stands_still_while_we_do_not_read_the_peer(bridge: Bridge) -> None:
     """The server takes nothing, so the client's Pong lies behind what the server has to take first."""
-    message = [binary(b"x" * (1 << 20))] * 64
+    message = [binary(b"x" * (1 << 20))] * 24
     sent = encode(*message, is_client=True)
-    async with bridge.open("hasty") as (client, server):
+    async with bridge.open("patient") as (client, server):
         server.wire.pause()
         client.wire.push(sent)
         # Others on the route are opened, fall silent and are lost, one after the other: time enough for ours.
         for _ in range(2):
-            async with bridge.open("hasty") as (silent, _):
+            async with bridge.open("patient") as (silent, _):
                 await until_closed(silent)
         client.wire.push(client.encode(text("still here")))
         server.wire.resume()

@@ -344,6 +344,16 @@ async def test_a_removed_listener_drains_its_connections(process: Gateway, echo:
         assert (record["cause"], record["code"]) == ("reload", 1012)
 
 
+async def test_a_request_that_comes_too_late_for_its_listener_is_told(process: Gateway) -> None:
+    both = {"edge": {"bind": LOOPBACK}, "side": {"bind": LOOPBACK}}
+    async with serving(process, site(hello("one"), listeners=both)) as gateway, dial(gateway.port("side")) as wire:
+        await wire.send(request_bytes("GET /hello")[:-2])
+        await reload(gateway, site(hello("one")))
+        await wire.send(b"\r\n")
+        head, body = await wire.answer()
+        assert (head.status, head.get("connection"), body.split(b":")[0]) == (503, "close", b"listener_gone")
+
+
 async def test_an_answer_under_way_outlives_its_listener(process: Gateway) -> None:
     both = {"edge": {"bind": LOOPBACK}, "side": {"bind": LOOPBACK}}
     async with play() as (server, url):

@@ -225,8 +225,9 @@ async def test_wss_echo(secured: Secured) -> None:
 
 async def test_many_at_once(secured: Secured) -> None:
     async def one(number: int) -> None:
-        options = {"ssl": secured.context(), "server_hostname": "site.test"}
-        wire = Wire(*await soon(asyncio.open_connection("127.0.0.1", secured.gateway.port("edge"), **options)))
+        port, context = secured.gateway.port("edge"), secured.context()
+        opening = asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="site.test")
+        wire = Wire(*await soon(opening))
         try:
             await wire.send(attempt("/own").replace(b"gateway.test", b"site.test"))
             assert (await wire.head()).status == 101

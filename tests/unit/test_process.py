@@ -1,11 +1,13 @@
 """What the process owes the system."""
 
+import asyncio
 import resource
+import signal
 from collections.abc import Iterator
 
 import pytest
 
-from tidegate.process import raise_file_limit
+from tidegate.process import Stopping, raise_file_limit
 
 
 @pytest.fixture
@@ -28,3 +30,14 @@ def test_where_it_may_not_be_raised_it_stands(limits: tuple[int, int], monkeypat
     monkeypatch.setattr(resource, "setrlimit", refuse)
     assert raise_file_limit() == limits[0]
     monkeypatch.undo()
+
+
+async def test_a_hangup_before_anybody_wants_to_know_is_not_lost() -> None:
+    calls: list[int] = []
+    with Stopping() as stopping:
+        signal.raise_signal(signal.SIGHUP)
+        await asyncio.sleep(0.01)  # the loop reads signals from a pipe
+        stopping.on_hangup(lambda: calls.append(1))
+        assert calls == [1]
+        stopping.on_hangup(lambda: calls.append(2))
+        assert calls == [1], "only once"

@@ -64,6 +64,8 @@ pub mod refusal {
     pub const UPSTREAM_LOST: Refusal =
         Refusal::new(502, "upstream_lost", "the upstream closed the connection before it answered");
     pub const OVERLOAD: Refusal = Refusal::new(503, "overload", "the gateway has no room for another connection");
+    pub const LISTENER_GONE: Refusal =
+        Refusal::new(503, "listener_gone", "the address this connection came through is being taken away");
     pub const NOT_READY: Refusal = Refusal::new(503, "draining", "the gateway is draining");
 }
 

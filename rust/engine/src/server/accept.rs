@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::connection;
-use super::listening::{ListenSocket, Listening};
+use super::listening::{ListenSocket, Listening, Occupancy};
 use super::permit::Permit;
 use super::session::{Session, TlsFacts};
 use super::state::State;
@@ -45,22 +45,16 @@ pub async fn run(worker: Rc<Worker>, socket: Arc<ListenSocket>) {
     // The engine keeps the socket itself; it must be able to close it without asking us.
     drop(socket);
     loop {
-        if listening.open.load(Relaxed) >= connection_limit(&worker, &listening) {
-            worker.tallies.accept_paused(&listening.address, "connections");
-            tokio::select! { () = listening.gate.closed() => return, () = listening.freed.notified() => continue }
-        }
         let accepted = tokio::select! {
             biased;
             () = listening.gate.closed() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((raw, peer)) => {
-                if room::is_last(&raw) && !wait_for_room(&worker, &listening, &raw).await {
-                    return;
-                }
-                dispatch(&worker, &listening, raw, peer);
-            }
+            Ok((raw, peer)) => match wait_for_room(&worker, &listening, &raw).await {
+                Some(occupancy) => dispatch(&worker, &listening, occupancy, raw, peer),
+                None => return,
+            },
             // The client was gone before we came to it.
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
             Err(error) => {
@@ -78,28 +72,45 @@ fn note_pause(worker: &Worker, listening: &Listening, why: &str) {
     }
 }
 
-/// Holds `raw` back while only the control plane's descriptors are left. False when the gate closed meanwhile.
-async fn wait_for_room(worker: &Worker, listening: &Listening, raw: &Raw) -> bool {
-    while !room::is_left(raw) {
-        note_pause(worker, listening, "too many open files");
-        tokio::select! { () = listening.gate.closed() => return false, () = tokio::time::sleep(PAUSE) => {} }
+/// Holds `raw` back, and with it all that come after it, while the listener has as many as it may have, or only the
+/// control plane's descriptors are left. Returns the listener's connections; None when the gate closed meanwhile.
+async fn wait_for_room(worker: &Worker, listening: &Listening, raw: &Raw) -> Option<Arc<Occupancy>> {
+    loop {
+        let (occupancy, limit) = occupancy(worker, listening);
+        if occupancy.open.load(Relaxed) >= limit {
+            worker.tallies.accept_paused(&listening.address, "connections");
+            tokio::select! { () = listening.gate.closed() => return None, () = occupancy.freed.notified() => {} }
+        } else if room::is_last(raw) && !room::is_left(raw) {
+            note_pause(worker, listening, "too many open files");
+            tokio::select! { () = listening.gate.closed() => return None, () = tokio::time::sleep(PAUSE) => {} }
+        } else {
+            return Some(occupancy);
+        }
     }
-    true
 }
 
-fn connection_limit(worker: &Worker, listening: &Listening) -> u64 {
-    let Some(state) = worker.shared.state() else { return u64::MAX };
-    let listener = state.listener(&listening.key);
-    listener.and_then(|index| state.snapshot.listeners[index].limits.connections).unwrap_or(u64::MAX)
+/// The connections of the listener, and how many it may have.
+fn occupancy(worker: &Worker, listening: &Listening) -> (Arc<Occupancy>, u64) {
+    let state = worker.shared.state();
+    let found = state.as_ref().and_then(|state| Some((state, state.listener(&listening.key)?)));
+    let Some((state, index)) = found else { return (Arc::default(), u64::MAX) };
+    let limit = state.snapshot.listeners[index].limits.connections;
+    (state.listeners[index].occupancy.clone(), limit.unwrap_or(u64::MAX))
 }
 
 /// Gives the connection to the worker that has the least to do.
-fn dispatch(worker: &Rc<Worker>, listening: &Arc<Listening>, raw: Raw, peer: Option<SocketAddr>) {
+fn dispatch(
+    worker: &Rc<Worker>,
+    listening: &Arc<Listening>,
+    occupancy: Arc<Occupancy>,
+    raw: Raw,
+    peer: Option<SocketAddr>,
+) {
     let mine = worker.load.load(Relaxed);
     let idlest = worker.peers.iter().min_by_key(|peer| peer.load.load(Relaxed));
     let target = idlest.filter(|idlest| idlest.load.load(Relaxed) + IMBALANCE <= mine);
     let load = target.map_or(&worker.load, |target| &target.load).clone();
-    let permit = Permit::new(worker.shared.clone(), listening.clone(), load);
+    let permit = Permit::new(worker.shared.clone(), listening.clone(), occupancy, load);
     match target {
         None => serve(worker, Accepted { raw, peer, permit }),
         Some(target) => {

@@ -20,7 +20,7 @@ use super::plan::{self, Plan};
 use super::session::{NoHead, Session};
 use super::worker::Worker;
 use super::{echo, lifecycle, proxy, reply, websocket};
-use crate::error::Refusal;
+use crate::error::{Refusal, refusal};
 use crate::http::RequestHead;
 
 /// What follows an exchange.
@@ -55,7 +55,9 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
 }
 
 async fn serve_request(worker: &Rc<Worker>, session: &mut Session, head: RequestHead) -> Step {
-    let Some(mut exchange) = Exchange::new(worker, session, head) else { return Step::Close };
+    let Some(mut exchange) = Exchange::new(worker, session, head) else {
+        return refuse_head(worker, session, &refusal::LISTENER_GONE).await;
+    };
     match plan::decide(session, &mut exchange) {
         Ok(Plan::Answer(answer)) => exchange.answer(worker, session, &answer).await,
         Ok(Plan::Echo) => echo::request(worker, session, &exchange).await,
@@ -66,7 +68,7 @@ async fn serve_request(worker: &Rc<Worker>, session: &mut Session, head: Request
     }
 }
 
-/// There is no request to speak of: the bytes are no HTTP, or too many, or too slow.
+/// There is no request to speak of: the bytes are no HTTP, or too many, or too slow, or too late.
 async fn refuse_head(worker: &Rc<Worker>, session: &mut Session, refusal: &Refusal) -> Step {
     reply::refuse_unread(worker, session, refusal).await;
     Step::Close

@@ -99,9 +99,13 @@ impl Engine {
                 socket.listening.gate.close();
             }
         }
-        // Where accepting pauses at a limit, the limit may be another one now.
-        sockets.values().for_each(|socket| socket.listening.freed.notify_one());
         drop(sockets);
+        // Where accepting pauses at a limit, the limit may be another one now. The second call is for who is about to
+        // wait.
+        for freed in self.shared.state().iter().flat_map(|state| &state.listeners).map(|one| &one.occupancy.freed) {
+            freed.notify_waiters();
+            freed.notify_one();
+        }
         self.tell_all(|| Command::Reconcile);
         generation
     }

@@ -62,7 +62,13 @@ pub struct Listening {
     pub gate: Gate,
     /// Connections that are open.
     pub open: AtomicU64,
-    /// A connection ended while accepting was paused.
+}
+
+/// The connections of a listener, over all of its addresses.
+#[derive(Debug, Default)]
+pub struct Occupancy {
+    pub open: AtomicU64,
+    /// There may be room again.
     pub freed: Notify,
 }
 
@@ -84,8 +90,7 @@ impl ListenSocket {
             Bind::Tcp(address) => (bound.unwrap_or(*address).to_string(), None),
             Bind::Unix(path) => (format!("unix:{}", path.display()), Some(path.clone())),
         };
-        let listening =
-            Listening { key, address, gate: Gate::default(), open: AtomicU64::new(0), freed: Notify::new() };
+        let listening = Listening { key, address, gate: Gate::default(), open: AtomicU64::new(0) };
         Ok(Self { socket, listening: Arc::new(listening), path })
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use super::listening::Listening;
+use super::listening::{Listening, Occupancy};
 use super::shared::Shared;
 
 /// One connection's place: on its listener, in its worker and in the engine.
@@ -11,15 +11,22 @@ use super::shared::Shared;
 pub struct Permit {
     pub shared: Arc<Shared>,
     pub listening: Arc<Listening>,
+    occupancy: Arc<Occupancy>,
     load: Arc<AtomicUsize>,
 }
 
 impl Permit {
-    pub fn new(shared: Arc<Shared>, listening: Arc<Listening>, load: Arc<AtomicUsize>) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        listening: Arc<Listening>,
+        occupancy: Arc<Occupancy>,
+        load: Arc<AtomicUsize>,
+    ) -> Self {
         shared.connections.fetch_add(1, Relaxed);
         listening.open.fetch_add(1, Relaxed);
+        occupancy.open.fetch_add(1, Relaxed);
         load.fetch_add(1, Relaxed);
-        Self { shared, listening, load }
+        Self { shared, listening, occupancy, load }
     }
 }
 
@@ -27,7 +34,8 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.load.fetch_sub(1, Relaxed);
         self.listening.open.fetch_sub(1, Relaxed);
-        self.listening.freed.notify_one();
+        self.occupancy.open.fetch_sub(1, Relaxed);
+        self.occupancy.freed.notify_one();
         if std::thread::panicking() {
             self.shared.note_panic();
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use super::listening::BindKey;
+use super::listening::{BindKey, Occupancy};
 use crate::balance::Split;
 use crate::error::Fault;
 use crate::log;
@@ -35,6 +35,7 @@ pub struct State {
 pub struct ListenerState {
     pub name: Arc<str>,
     pub tls: Option<ServerTls>,
+    pub occupancy: Arc<Occupancy>,
 }
 
 #[derive(Debug)]
@@ -56,7 +57,7 @@ impl State {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let listeners = build_listeners(&snapshot, secrets, &mut faults);
+        let listeners = build_listeners(&snapshot, secrets, previous, &mut faults);
         let table = RouteTable::build(&snapshot).map_err(|more| faults.extend(more));
         let access_log = open_log(&snapshot, previous, &mut faults);
         let (Ok(table), true) = (table, faults.is_empty()) else { return Err(faults) };
@@ -93,7 +94,7 @@ impl State {
     pub fn check(snapshot: &Snapshot, secrets: &Secrets) -> Vec<Fault> {
         let mut faults = shape_faults(snapshot);
         if faults.is_empty() {
-            build_listeners(snapshot, secrets, &mut faults);
+            build_listeners(snapshot, secrets, None, &mut faults);
             faults.extend(RouteTable::build(snapshot).err().unwrap_or_default());
         }
         faults
@@ -139,7 +140,12 @@ fn shape_faults(snapshot: &Snapshot) -> Vec<Fault> {
     faults
 }
 
-fn build_listeners(snapshot: &Snapshot, secrets: &Secrets, faults: &mut Vec<Fault>) -> Vec<ListenerState> {
+fn build_listeners(
+    snapshot: &Snapshot,
+    secrets: &Secrets,
+    previous: Option<&State>,
+    faults: &mut Vec<Fault>,
+) -> Vec<ListenerState> {
     let build = |(index, listener): (usize, &snapshot::Listener)| {
         let pointer = format!("/listeners/{index}/tls");
         let tls = listener.tls.as_ref().map(|tls| tls::build(tls, secrets, &pointer, &[b"http/1.1"]));
@@ -147,7 +153,9 @@ fn build_listeners(snapshot: &Snapshot, secrets: &Secrets, faults: &mut Vec<Faul
             faults.extend(more);
             None
         });
-        ListenerState { name: listener.name.as_str().into(), tls }
+        let old = previous.and_then(|state| state.listeners.iter().find(|old| *old.name == *listener.name));
+        let occupancy = old.map_or_else(Arc::default, |old| old.occupancy.clone());
+        ListenerState { name: listener.name.as_str().into(), tls, occupancy }
     };
     snapshot.listeners.iter().enumerate().map(build).collect()
 }
