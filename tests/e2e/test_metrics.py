@@ -115,7 +115,8 @@ async def test_a_scrape_may_ask_for_openmetrics(gateway: Gateway) -> None:
 async def test_they_move_while_a_websocket_is_open(gateway: Gateway, upstream: EchoUpstream) -> None:
     async with connect(gateway.ws(path="/moving"), compression=None) as client:
         labels = {"listener": "edge", "route": "moving", "upstream": "app", "protocol": "h1"}
-        found = await scrape(gateway)
+        # The client has its 101 a moment before the gateway counts it.
+        found = await settle(gateway, lambda found: live(found, "moving") == 1)
         assert found["tidegate_websocket_connections"].value(**labels) == 1
         assert found["tidegate_endpoint_connections"].value(upstream="app") == 1
         endpoint = upstream.url.removeprefix("http://")

@@ -11,7 +11,7 @@ from tests.e2e.kit.bridge import Bridge, Pair
 from tests.e2e.kit.frames import Op, Peer, binary, close, header, more, ping, text
 
 AFTER = 0.4
-"""Seconds of idleness and of life in the routes below."""
+"""Seconds of idleness in the routes below."""
 
 ROUTES = {
     "plain": {},
@@ -19,7 +19,7 @@ ROUTES = {
     "coded": {
         "websocket": {
             "close_codes": {"upstream_lost": 4000, "idle": 4001, "lifetime": 4002},
-            "idle": {"after": "200ms"},
+            "idle": {"after": "500ms"},
         }
     },
     "idle": {"websocket": {"idle": {"after": "400ms"}, "close_timeout": "300ms"}},
@@ -30,8 +30,8 @@ ROUTES = {
             "ping": {"every": "100ms", "timeout": "5s", "to": ["downstream", "upstream"]},
         }
     },
-    "brief": {"websocket": {"max_lifetime": "400ms"}},
-    "briefer": {"websocket": {"max_lifetime": "200ms", "close_timeout": "300ms"}},
+    "brief": {"websocket": {"max_lifetime": "800ms"}},
+    "briefer": {"websocket": {"max_lifetime": "400ms", "close_timeout": "300ms"}},
     "pinged": {"websocket": {"ping": {"every": "100ms", "timeout": "200ms", "to": ["downstream"]}}},
     "pinged-behind": {"websocket": {"ping": {"every": "100ms", "timeout": "200ms", "to": ["upstream"]}}},
 }
