@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -40,10 +41,19 @@ async def echo() -> AsyncIterator[EchoServer]:
 
 @pytest.fixture
 def free_port() -> Iterator[int]:
-    """A port that nobody listens on, kept from other processes by a connection that is bound to it."""
+    """A port that nobody has, kept from others by a socket that is bound to it and does not listen.
+
+    Not one that the system gives to outgoing connections, whose remains could be in the way of `0.0.0.0`.
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
+        for port in random.sample(range(first // 2, first), 100):
+            with contextlib.suppress(OSError), socket.socket() as probe:
+                probe.bind(("", port))
+                probe.close()
+                holder.bind(("127.0.0.1", port))
+                break
         yield holder.getsockname()[1]
 
 

@@ -133,7 +133,7 @@ impl Relay {
         let (offender, other) = self.direction(from);
         offender.heard = Heard::Ignored;
         offender.partial = Vec::new();
-        offender.expect(code, violation.text(), patience);
+        offender.expect(code, format!("gw: {}", violation.text()), patience);
         other.expect(innocent, "gw: the other side broke the protocol", patience);
         self.hurry();
     }
@@ -338,7 +338,7 @@ impl Side {
     }
 
     /// Makes a Close due, unless one is on its way.
-    fn expect(&mut self, code: u16, reason: &'static str, patience: Millis) {
+    fn expect(&mut self, code: u16, reason: impl Into<Cow<'static, str>>, patience: Millis) {
         if self.told == Told::Open {
             self.due =
                 Some(Due { code: Some(code), reason: reason.into(), retry: None, place: Stop::AtFrame, patience });

@@ -96,7 +96,7 @@ impl Engine {
         }
         for key in gone {
             if let Some(socket) = sockets.remove(&key) {
-                socket.listening.gate.close();
+                socket.close();
             }
         }
         drop(sockets);
@@ -213,7 +213,7 @@ impl Engine {
         let (delay, window, timeout) = drain.map_or((0, 0, 0), |drain| (drain.delay, drain.window, drain.timeout));
         thread::sleep(Duration::from_millis(delay));
         for (_, socket) in self.sockets.lock().unwrap_or_else(PoisonError::into_inner).drain() {
-            socket.listening.gate.close();
+            socket.close();
         }
         let count = self.shared.websockets.load(Relaxed);
         let rest = timeout.saturating_sub(delay);
@@ -243,7 +243,7 @@ impl Engine {
     /// Ends the threads; what is left is cut.
     pub fn stop(&self) {
         for (_, socket) in self.sockets.lock().unwrap_or_else(PoisonError::into_inner).drain() {
-            socket.listening.gate.close();
+            socket.close();
         }
         self.tell_all(|| Command::Stop);
         for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {

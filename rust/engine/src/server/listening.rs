@@ -1,5 +1,6 @@
 //! Sockets that listen, and what their connections share.
 
+use std::net::Shutdown;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -92,6 +93,13 @@ impl ListenSocket {
         };
         let listening = Listening { key, address, gate: Gate::default(), open: AtomicU64::new(0) };
         Ok(Self { socket, listening: Arc::new(listening), path })
+    }
+
+    /// Stops listening at once, and tells who accepts. The worker's handle stays open until it comes to that, but is in
+    /// nobody's way: clients are refused, and the address can be bound again.
+    pub fn close(&self) {
+        self.listening.gate.close();
+        let _ = self.socket.shutdown(Shutdown::Read);
     }
 
     /// A handle for accepting on the runtime of the caller.
