@@ -119,7 +119,11 @@ async def test_a_unix_socket_in_place_of_a_stale_one(gateway: Gateway, places: P
 
 
 def test_a_socket_that_is_in_use_is_not_taken_away(gateway: Gateway, places: Path, tmp_path: Path) -> None:
-    for path, why in [(places / "edge.sock", "another process listens there"), (tmp_path / "file", "there is a file that is no socket")]:
+    cases = {
+        places / "edge.sock": "another process listens there",
+        tmp_path / "file": "there is a file that is no socket",
+    }
+    for path, why in cases.items():
         if not path.exists():
             path.write_text("precious")
         file = tmp_path / "second.yaml"
