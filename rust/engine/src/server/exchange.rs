@@ -112,7 +112,7 @@ impl Exchange {
     }
 
     /// Remembers where it went, for the log.
-    pub fn went_to(&mut self, _: &Upstream, link: &Link) {
+    pub fn went_to(&mut self, link: &Link) {
         self.endpoint = Some(link.permit.endpoint().name.clone());
     }
 

@@ -72,7 +72,7 @@ async fn ask(
         upstream.link(pools).await
     };
     let link = link.map_err(Failed::Refused)?;
-    exchange.went_to(upstream, &link);
+    exchange.went_to(&link);
     let head = request_head(exchange, session.is_tls(), &link);
     let chunked = exchange.head.body == BodyLength::Chunked;
     // Without a body, what was read ahead is the client's next request, whatever becomes of this one.

@@ -1,7 +1,6 @@
 //! Opening a WebSocket through the gateway: the upstream's handshake, then the client's 101.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -18,12 +17,11 @@ use crate::http::write::{write_request, write_response};
 use crate::http::{Fields, ResponseHead};
 use crate::io::random;
 use crate::snapshot::Deflate;
-use crate::upstream::{HeadError, Link, ResponseReader, Upstream};
+use crate::upstream::{HeadError, Link, ResponseReader};
 use crate::ws::handshake::{self, Accepted, Offered};
 
 /// An upstream that has answered.
 struct Answered {
-    upstream: Arc<Upstream>,
     link: Link,
     reader: ResponseReader,
     head: ResponseHead,
@@ -58,8 +56,8 @@ pub async fn bridge(worker: &Rc<Worker>, session: &mut Session, mut exchange: Ex
     };
     match answered {
         Ok(answered) if answered.head.status == 101 => accept(worker, session, exchange, &offer, answered).await,
-        Ok(Answered { link, reader, head, upstream, .. }) => {
-            exchange.went_to(&upstream, &link);
+        Ok(Answered { link, reader, head, .. }) => {
+            exchange.went_to(&link);
             proxy::pass_answer(worker, session, exchange, link, reader, head).await
         }
         Err(refusal) => exchange.refuse(worker, session, &refusal).await,
@@ -87,8 +85,7 @@ async fn early_bytes(session: &mut Session, offer: &Offer) -> Option<Vec<u8>> {
 
 /// Sends the handshake to an endpoint and waits for its final answer.
 async fn ask(exchange: &Exchange, is_tls: bool, offer: &Offer, early: &[u8]) -> Result<Answered, Refusal> {
-    let upstream = exchange.pick_upstream().clone();
-    let mut link = upstream.link(None).await?;
+    let mut link = exchange.pick_upstream().link(None).await?;
     let (request, question) = request(exchange, is_tls, offer, &link);
     let mut bytes = request;
     bytes.extend_from_slice(early);
@@ -99,7 +96,7 @@ async fn ask(exchange: &Exchange, is_tls: bool, offer: &Offer, early: &[u8]) -> 
         match head {
             // Interim answers mean nothing to a client that waits for a 101.
             Ok(head) if (100..200).contains(&head.status) && head.status != 101 => {}
-            Ok(head) => return Ok(Answered { upstream, link, reader, head, question }),
+            Ok(head) => return Ok(Answered { link, reader, head, question }),
             Err(HeadError::Lost { .. }) => return Err(refusal::UPSTREAM_LOST),
             Err(HeadError::Malformed(_)) => return Err(refusal::BAD_RESPONSE),
         }
@@ -136,7 +133,7 @@ async fn accept(
     offer: &Offer,
     answered: Answered,
 ) -> Step {
-    exchange.went_to(&answered.upstream, &answered.link);
+    exchange.went_to(&answered.link);
     let (mut fields, accepted) = match check(offer, &answered) {
         Ok(checked) => checked,
         Err(fake) => {
