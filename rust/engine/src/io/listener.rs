@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use socket2::Socket;
 use tokio::net::{TcpListener, UnixListener};
 
-use super::stream::Raw;
+use super::raw::Raw;
 
 /// A listening socket on the runtime of this thread.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ pub mod clock;
 mod listener;
 pub mod proxy_protocol;
 pub mod random;
+mod raw;
 mod rewind;
 pub mod room;
 mod scratch;
@@ -11,7 +12,8 @@ mod socket;
 mod stream;
 
 pub use listener::Listener;
+pub use raw::{Loose, Raw, Watch};
 pub use rewind::Rewind;
 pub use scratch::{SCRATCH_SIZE, with_scratch};
 pub use socket::{BindError, bind, connect};
-pub use stream::{Loose, Raw, Stream};
+pub use stream::Stream;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::stream::Raw;
+use super::raw::Raw;
 
 /// Gives back `early` first: a PROXY header is read before TLS begins, and bytes of the ClientHello may come with it.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, UnixStream};
 
+use super::raw::Raw;
 use super::room;
-use super::stream::Raw;
 use crate::snapshot::{Bind, Target};
 
 /// Longest wait for an acknowledgement before the kernel gives a peer up; covers sides that we are not reading.

@@ -1,60 +1,16 @@
 //! One `Stream` over everything that carries bytes.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+use super::raw::{Raw, Watch};
 use super::rewind::Rewind;
-
-/// A stream that the kernel gave us.
-#[derive(Debug)]
-pub enum Raw {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-/// A stream between two runtimes.
-#[derive(Debug)]
-pub enum Loose {
-    Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
-}
-
-impl Raw {
-    /// Takes the stream off this thread's runtime.
-    pub fn detach(self) -> io::Result<Loose> {
-        match self {
-            Self::Tcp(tcp) => tcp.into_std().map(Loose::Tcp),
-            Self::Unix(unix) => unix.into_std().map(Loose::Unix),
-        }
-    }
-}
-
-impl AsFd for Raw {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(tcp) => tcp.as_fd(),
-            Self::Unix(unix) => unix.as_fd(),
-        }
-    }
-}
-
-impl Loose {
-    /// Puts the stream on this thread's runtime.
-    pub fn attach(self) -> io::Result<Raw> {
-        match self {
-            Self::Tcp(tcp) => TcpStream::from_std(tcp).map(Raw::Tcp),
-            Self::Unix(unix) => UnixStream::from_std(unix).map(Raw::Unix),
-        }
-    }
-}
 
 /// A connection's byte stream.
 #[derive(Debug)]
@@ -80,7 +36,23 @@ impl Stream {
         read.map_ok(|()| buffer.filled().len())
     }
 
+    /// Like [`Stream::poll_read`], for the one task that reads this stream from now on and keeps `watch` for it. It does
+    /// not count against the task's budget: the caller bounds how much it reads in one turn.
+    #[inline]
+    pub fn poll_read_watched(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        watch: &mut Watch,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Raw(raw) => raw.poll_read_watched(cx, buffer, watch),
+            Self::Tls(_) | Self::Closed => self.poll_read(cx, buffer),
+        }
+    }
+
     /// Writes some of `bytes`.
+    #[inline]
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Raw(raw) => Pin::new(raw).poll_write(cx, bytes),
@@ -123,35 +95,6 @@ impl Stream {
         }
         *self = Self::Closed;
         Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncRead for Raw {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
-            Self::Unix(unix) => Pin::new(unix).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Raw {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-            Self::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
-        }
     }
 }
 

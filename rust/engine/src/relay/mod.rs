@@ -40,6 +40,9 @@ use crate::io::{Stream, with_scratch};
 use crate::snapshot::{Frames, IdleCounts, WebSocket};
 use crate::ws::{Control, ControlOpcode, Counts, Event, From, Observer, Rules, Stop};
 
+/// How many times a direction is read before other connections have their turn: 1 MiB at most.
+const READS_IN_A_ROW: usize = 16;
+
 /// What a relay begins with.
 #[derive(Debug)]
 pub struct Start {
@@ -111,7 +114,7 @@ impl Future for Running {
     type Output = End;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
-        self.0.borrow_mut().poll(cx)
+        with_scratch(|scratch| self.0.borrow_mut().poll(cx, scratch))
     }
 }
 
@@ -180,7 +183,7 @@ impl Relay {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<End> {
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
         }
@@ -189,8 +192,8 @@ impl Relay {
             self.take(cx, Role::Upstream, &early.1);
         }
         loop {
-            self.pump(cx, Role::Client);
-            self.pump(cx, Role::Upstream);
+            self.pump(cx, Role::Client, scratch);
+            self.pump(cx, Role::Upstream, scratch);
             if self.cause.is_none() && !self.client.broken && !self.upstream.broken {
                 return Poll::Pending;
             }
@@ -210,9 +213,9 @@ impl Relay {
         }
     }
 
-    /// Moves one direction on until its sender has nothing or its receiver takes nothing.
-    fn pump(&mut self, cx: &mut Context<'_>, from: Role) {
-        loop {
+    /// Moves one direction on until its sender has nothing, its receiver takes nothing, or it is the others' turn.
+    fn pump(&mut self, cx: &mut Context<'_>, from: Role, scratch: &mut [u8]) {
+        for _ in 0..READS_IN_A_ROW {
             let (sender, receiver) = self.direction(from);
             if !receiver.flush(cx) {
                 return;
@@ -225,30 +228,31 @@ impl Relay {
             } else if sender.heard == Heard::Done {
                 return;
             }
-            if self.read(cx, from).is_pending() {
+            if self.read(cx, from, scratch).is_pending() {
                 return;
             }
         }
+        cx.waker().wake_by_ref();
     }
 
-    fn read(&mut self, cx: &mut Context<'_>, from: Role) -> Poll<()> {
-        if self.side(from).heard == Heard::Done {
+    fn read(&mut self, cx: &mut Context<'_>, from: Role, scratch: &mut [u8]) -> Poll<()> {
+        let sender = self.side(from);
+        if sender.heard == Heard::Done {
             return Poll::Pending;
         }
-        with_scratch(|scratch| {
-            let sender = self.side(from);
-            let held = sender.partial.len();
+        let held = sender.partial.len();
+        if held > 0 {
             scratch[..held].copy_from_slice(&sender.partial);
-            match std::task::ready!(sender.stream.poll_read(cx, &mut scratch[held..])) {
-                Ok(0) | Err(_) => self.ended(from),
-                Ok(read) => {
-                    sender.partial.clear();
-                    sender.last_heard = clock::now();
-                    self.take(cx, from, &scratch[..held + read]);
-                }
+        }
+        match std::task::ready!(sender.stream.poll_read_watched(cx, &mut scratch[held..], &mut sender.watch)) {
+            Ok(0) | Err(_) => self.ended(from),
+            Ok(read) => {
+                sender.partial.clear();
+                sender.last_heard = clock::now();
+                self.take(cx, from, &scratch[..held + read]);
             }
-            Poll::Ready(())
-        })
+        }
+        Poll::Ready(())
     }
 
     /// Looks at what a side sent and passes it on.
@@ -262,14 +266,12 @@ impl Relay {
         }
         let before = *self.side(from).observer.counts();
         self.take_frames(cx, from, bytes);
-        let after = *self.side(from).observer.counts();
-        self.metrics.count(from, &before, &after);
-        let counts = match self.settings.idle_counts {
-            IdleCounts::Any => after != before,
-            IdleCounts::Data => after.bytes != before.bytes || after.messages() != before.messages(),
-        };
-        if counts {
-            self.last_active = self.side(from).last_heard;
+        let sender = if from == Role::Client { &self.client } else { &self.upstream };
+        let after = sender.observer.counts();
+        self.metrics.count(from, &before, after);
+        let has_data = after.bytes != before.bytes || after.messages() != before.messages();
+        if has_data || (self.settings.idle_counts == IdleCounts::Any && after.frames != before.frames) {
+            self.last_active = sender.last_heard;
         }
     }
 
@@ -283,7 +285,10 @@ impl Relay {
             match seen.event {
                 Event::More => {
                     self.pass(cx, from, &bytes[start..at]);
-                    return self.side(from).partial.extend_from_slice(&bytes[at..]);
+                    if at < bytes.len() {
+                        self.side(from).partial.extend_from_slice(&bytes[at..]);
+                    }
+                    return;
                 }
                 Event::Control(control) => {
                     let whole = at + control.size;
@@ -314,6 +319,7 @@ impl Relay {
         }
     }
 
+    #[inline]
     fn pass(&mut self, cx: &mut Context<'_>, from: Role, bytes: &[u8]) {
         let (sender, receiver) = self.direction(from);
         if receiver.told == Told::Open {

@@ -5,8 +5,8 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::outbox::Outbox;
-use crate::io::Stream;
 use crate::io::clock::Millis;
+use crate::io::{Stream, Watch};
 use crate::ws::{Observer, Stop};
 
 /// Which side.
@@ -85,6 +85,7 @@ pub enum Ping {
 #[derive(Debug)]
 pub struct Side {
     pub stream: Stream,
+    pub watch: Watch,
     /// Checks what this side sends.
     pub observer: Observer,
     /// The head of a frame, or a control frame, of which this side has sent a part only.
@@ -121,6 +122,7 @@ impl Side {
     pub fn new(stream: Stream, observer: Observer, now: Millis) -> Self {
         Self {
             stream,
+            watch: Watch::default(),
             observer,
             partial: Vec::new(),
             outbox: Outbox::default(),
@@ -156,12 +158,15 @@ impl Side {
             }
             self.unflushed = matches!(self.stream, Stream::Tls(_));
         }
-        self.outbox.tail().extend_from_slice(rest);
+        if !rest.is_empty() {
+            self.outbox.tail().extend_from_slice(rest);
+        }
     }
 
     /// Pushes out what is kept. True when nothing is left, so that more may be read for this side.
+    #[inline]
     pub fn flush(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.broken {
+        if !self.has_unsent() {
             return true;
         }
         let had = !self.outbox.is_empty();
