@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import clocks
+from certificates import Certificate
 
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
@@ -41,15 +43,51 @@ class Gateway:
     version: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     is_peer: bool = False
+    tls: Mapping[str, str] | None = None
+    """What the template's places for TLS hold; they are empty in clear text. None where it has no TLS."""
 
+
+ENVOY_TLS = """\
+          transport_socket:
+            name: envoy.transport_sockets.tls
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+              common_tls_context:
+                alpn_protocols: [http/1.1]
+                tls_certificates: [{certificate_chain: {filename: "@CHAIN@"}, private_key: {filename: "@KEY@"}}]
+"""
+PLAIN = {"TLS": "", "TLS_FILES": "", "SCHEME": "http"}
 
 DIRECT = Gateway("direct", "direct (no gateway)")
 GATEWAYS = (
     DIRECT,
     Gateway("relay", "bare relay", ("relay", "--bind", "{listen}", "--to", "{upstream}")),
-    Gateway("tidegate", "Tidegate", ("run", "{config}"), "tidegate.yaml", ("version",)),
-    Gateway("nginx", "nginx", ("-p", "{directory}", "-c", "{config}"), "peers/nginx.conf", ("-v",), is_peer=True),
-    Gateway("haproxy", "HAProxy", ("-db", "-f", "{config}"), "peers/haproxy.cfg", ("-v",), is_peer=True),
+    Gateway(
+        "tidegate",
+        "Tidegate",
+        ("run", "{config}"),
+        "tidegate.yaml",
+        ("version",),
+        tls={"TLS": ", tls: {certificates: [{cert: '@CHAIN@', key: '@KEY@'}]}"},
+    ),
+    Gateway(
+        "nginx",
+        "nginx",
+        ("-p", "{directory}", "-c", "{config}"),
+        "peers/nginx.conf",
+        ("-v",),
+        is_peer=True,
+        tls={"TLS": " ssl", "TLS_FILES": "        ssl_certificate @CHAIN@;\n        ssl_certificate_key @KEY@;\n"},
+    ),
+    Gateway(
+        "haproxy",
+        "HAProxy",
+        ("-db", "-f", "{config}"),
+        "peers/haproxy.cfg",
+        ("-v",),
+        is_peer=True,
+        tls={"TLS": " ssl crt @BOTH@"},
+    ),
     Gateway(
         "caddy",
         "Caddy",
@@ -58,6 +96,7 @@ GATEWAYS = (
         ("version",),
         {"GOMAXPROCS": "1"},
         is_peer=True,
+        tls={"SCHEME": "https", "TLS": "\ttls @CHAIN@ @KEY@\n"},
     ),
     Gateway(
         "envoy",
@@ -66,6 +105,7 @@ GATEWAYS = (
         "peers/envoy.yaml",
         ("--version",),
         is_peer=True,
+        tls={"TLS": ENVOY_TLS},
     ),
 )
 
@@ -112,18 +152,21 @@ class Running:
 
 
 @contextmanager
-def running(gateway: Gateway, program: Path, upstream: int, core: int, connections: int) -> Iterator[Running]:
-    """Starts the gateway on its core before an upstream's port, and stops it afterwards."""
+def running(
+    gateway: Gateway, program: Path, upstream: int, core: int, connections: int, certificate: Certificate | None = None
+) -> Iterator[Running]:
+    """Starts the gateway on its core before an upstream's port, and stops it afterwards. A certificate asks for TLS."""
     if gateway is DIRECT:
         yield Running(upstream, [])
         return
     with tempfile.TemporaryDirectory(prefix=f"bench-{gateway.name}-") as directory:
         port = free_port()
-        command = _command(gateway, program, Path(directory), port, upstream, connections)
+        values = _values(f"127.0.0.1:{port}", f"127.0.0.1:{upstream}", directory, connections)
+        command = _command(gateway, program, Path(directory), values | _tls_values(gateway, certificate))
         log = Path(directory) / "log"
         process = _start(command, directory, log, core, gateway.environment)
         try:
-            _await_answer(process, port, log)
+            _await_answer(process, port, log, certificate)
             yield Running(port, clocks.family(process.pid))
         finally:
             _stop(process)
@@ -134,16 +177,30 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _command(gateway: Gateway, program: Path, directory: Path, port: int, upstream: int, connections: int) -> list[str]:
-    listen, behind, config = f"127.0.0.1:{port}", f"127.0.0.1:{upstream}", directory / Path(gateway.template).name
+def _command(gateway: Gateway, program: Path, directory: Path, values: Mapping[str, str]) -> list[str]:
+    config = directory / Path(gateway.template).name
     if gateway.template:
-        values = _values(listen, behind, directory, connections)
-        config.write_text(re.sub(r"@([A-Z_]+)@", lambda name: values[name[1]], (BENCH / gateway.template).read_text()))
-    words = {"config": str(config), "directory": str(directory), "listen": listen, "upstream": behind}
+        text = (BENCH / gateway.template).read_text()
+        for _ in range(2):  # what stands for TLS names files in its turn
+            text = re.sub(r"@([A-Z_]+)@", lambda name: values[name[1]], text)
+        config.write_text(text)
+    words = {
+        "config": str(config),
+        "directory": str(directory),
+        "listen": values["LISTEN"],
+        "upstream": values["UPSTREAM"],
+    }
     return [str(program), *(argument.format_map(words) for argument in gateway.arguments)]
 
 
-def _values(listen: str, upstream: str, directory: Path, connections: int) -> dict[str, str]:
+def _tls_values(gateway: Gateway, certificate: Certificate | None) -> dict[str, str]:
+    if certificate is None:
+        return PLAIN
+    files = {"CHAIN": str(certificate.chain), "KEY": str(certificate.key), "BOTH": str(certificate.both)}
+    return {**PLAIN, **(gateway.tls or {}), **files}
+
+
+def _values(listen: str, upstream: str, directory: str, connections: int) -> dict[str, str]:
     """What configuration templates may name. A proxied connection takes two sockets."""
     listen_host, listen_port = listen.split(":")
     upstream_host, upstream_port = upstream.split(":")
@@ -154,7 +211,7 @@ def _values(listen: str, upstream: str, directory: Path, connections: int) -> di
         "UPSTREAM": upstream,
         "UPSTREAM_HOST": upstream_host,
         "UPSTREAM_PORT": upstream_port,
-        "DIRECTORY": str(directory),
+        "DIRECTORY": directory,
         "CONNECTIONS": str(connections + 100),
         "SOCKETS": str(2 * connections + 300),
         "FILES": str(2 * connections + 400),
@@ -177,17 +234,20 @@ def _start(
         )
 
 
-def _await_answer(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _await_answer(process: subprocess.Popen[bytes], port: int, log: Path, certificate: Certificate | None) -> None:
     """Returns once a request through the gateway is answered by the upstream."""
     deadline = time.monotonic() + START_SECONDS
-    while not _answers(port):
+    while not _answers(port, certificate):
         if process.poll() is not None or time.monotonic() > deadline:
             raise Failure(f"it does not answer: {log.read_text(errors='replace')[-2000:].strip()}")
         time.sleep(0.02)
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, certificate: Certificate | None) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    if certificate is not None:
+        context = ssl.create_default_context(cafile=certificate.authority)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=2, context=context)
     try:
         connection.request("GET", "/", headers={"Connection": "close"})
         return connection.getresponse().status == 200

@@ -12,9 +12,11 @@ import resource
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import certificates
 import report
 import work
 from gateways import DIRECT, GATEWAYS, ROOT, Failure, Gateway, find_program, install, running, version
@@ -22,7 +24,7 @@ from gateways import DIRECT, GATEWAYS, ROOT, Failure, Gateway, find_program, ins
 DOCS = ROOT / "docs"
 SCRATCH = ROOT / "bench" / "results"
 ROUNDS = 5
-SECONDS = 3.0
+SECONDS = 1.5
 IDLE_CONNECTIONS = 10_000
 
 
@@ -148,23 +150,43 @@ def run_rounds(
     results: report.Results,
 ) -> None:
     """All gateways one after the other for each kind of work, so that those to be compared are measured together."""
+    with tempfile.TemporaryDirectory(prefix="bench-tls-") as directory:
+        certificate = certificates.make(Path(directory))
+        turns = itertools.product(range(1, options.rounds + 1), options.work, gateways)
+        for number, kind, gateway in turns:
+            if not applies(kind, gateway):
+                continue
+            try:
+                tls = certificate if kind.tls else None
+                figures = measure_once(options, kind, gateway, programs, core, connections, tls)
+            except (Failure, OSError) as error:
+                results.failures.append(f"round {number}, {kind.name}, {gateway.name}: {error}")
+                say(f"FAILED {results.failures[-1]}")
+            else:
+                results.add(kind, gateway, figures)
+                show(number, kind, gateway, figures)
+
+
+def applies(kind: work.Work, gateway: Gateway) -> bool:
+    """Without a gateway no memory can grow; the bare relay and the upstream speak no TLS."""
+    return gateway.tls is not None if kind.tls else not (kind.is_idle and gateway is DIRECT)
+
+
+def measure_once(
+    options: argparse.Namespace,
+    kind: work.Work,
+    gateway: Gateway,
+    programs: dict[str, Path],
+    core: int,
+    connections: int,
+    certificate: certificates.Certificate | None,
+) -> work.Figures:
     load = programs[DIRECT.name]
-    turns = itertools.product(range(1, options.rounds + 1), options.work, gateways)
-    for number, kind, gateway in turns:
-        if (kind, gateway) == (work.IDLE, DIRECT):
-            continue  # there is no gateway whose memory could grow
-        try:
-            with (
-                work.upstream(load) as upstream,
-                running(gateway, programs[gateway.name], upstream, core, connections) as started,
-            ):
-                figures = work.measure(kind, load, started, core, options.seconds, connections)
-        except (Failure, OSError) as error:
-            results.failures.append(f"round {number}, {kind.name}, {gateway.name}: {error}")
-            say(f"FAILED {results.failures[-1]}")
-        else:
-            results.add(kind, gateway, figures)
-            show(number, kind, gateway, figures)
+    with (
+        work.upstream(load) as upstream,
+        running(gateway, programs[gateway.name], upstream, core, connections, certificate) as started,
+    ):
+        return work.measure(kind, load, started, core, options.seconds, connections, certificate)
 
 
 def show(number: int, kind: work.Work, gateway: Gateway, figures: work.Figures) -> None:

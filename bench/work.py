@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import clocks
+from certificates import Certificate
 from gateways import Failure, Running
 
 Figures = dict[str, float]
@@ -21,16 +22,23 @@ class Work:
     name: str
     title: str
     arguments: tuple[str, ...]
+    tls: bool = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether memory is measured, and not time."""
+        return self.arguments[0] == "idle"
 
 
-IDLE = Work("idle", "Idle WebSockets", ("idle",))
-WORKS = (
+PLAIN = (
     Work("echo128", "Echo of 128 B", ("echo", "--size", "128", "--connections", "64")),
     Work("echo16k", "Echo of 16 KiB", ("echo", "--size", "16384", "--connections", "64")),
     Work("handshake", "Handshake (connect, upgrade, one echo, close)", ("handshake", "--connections", "32")),
     Work("request", "HTTP/1.1 request on kept connections", ("request", "--connections", "64")),
-    IDLE,
+    Work("request64k", "HTTP/1.1 request for 64 KiB", ("request", "--size", "65536", "--connections", "64")),
+    Work("idle", "Idle WebSockets", ("idle",)),
 )
+WORKS = (*PLAIN, *(Work(f"tls-{work.name}", f"{work.title}, over TLS", work.arguments, tls=True) for work in PLAIN))
 
 
 @contextmanager
@@ -44,9 +52,19 @@ def upstream(load: Path) -> Iterator[int]:
         process.communicate()
 
 
-def measure(work: Work, load: Path, gateway: Running, core: int, seconds: float, connections: int) -> Figures:
+def measure(
+    work: Work,
+    load: Path,
+    gateway: Running,
+    core: int,
+    seconds: float,
+    connections: int,
+    certificate: Certificate | None = None,
+) -> Figures:
     command = [str(load), *work.arguments, "--target", f"127.0.0.1:{gateway.port}"]
-    if work is IDLE:
+    if work.tls and certificate:
+        command += ["--ca", str(certificate.authority)]
+    if work.is_idle:
         return _measure_memory([*command, "--connections", str(connections)], gateway, connections)
     return _measure_time([*command, "--seconds", str(seconds), "--barrier"], gateway, core)
 

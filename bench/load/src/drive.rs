@@ -5,7 +5,11 @@
 //! of standard input can read the gateway's CPU clock at rest.
 
 use std::net::SocketAddrV4;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustls::ClientConfig;
 
 use crate::Outcome;
 use crate::arguments::Arguments;
@@ -14,6 +18,7 @@ use crate::poll::{Poll, Ready};
 use crate::socket::Dialler;
 use crate::terminal;
 use crate::upgrade::Place;
+use crate::wire::{self, Wire};
 
 const SCRATCH: usize = 128 << 10;
 /// A connection whose operation takes longer has lost something.
@@ -36,6 +41,7 @@ pub trait Conversation {
 /// Where, how many and how long.
 pub struct Plan {
     pub target: SocketAddrV4,
+    pub tls: Option<Arc<ClientConfig>>,
     pub place: Place,
     pub connections: usize,
     warm_up: Duration,
@@ -50,6 +56,7 @@ impl Plan {
         let path = arguments.take("path", "/".to_owned())?;
         Ok(Self {
             target,
+            tls: take_tls(arguments)?,
             place: Place { host, path },
             connections: arguments.take("connections", connections)?.max(1),
             warm_up: Duration::try_from_secs_f64(arguments.take("warm-up", 0.5)?)?,
@@ -62,7 +69,7 @@ impl Plan {
     pub fn brief(target: SocketAddrV4, connections: usize) -> Self {
         let place = Place { host: "localhost".into(), path: "/".into() };
         let (warm_up, measured) = (Duration::from_millis(20), Duration::from_millis(100));
-        Self { target, place, connections, warm_up, measured, barrier: false }
+        Self { target, tls: None, place, connections, warm_up, measured, barrier: false }
     }
 
     fn pause(&self, event: &str) -> Outcome<()> {
@@ -71,6 +78,15 @@ impl Plan {
             terminal::wait_for_line()?;
         }
         Ok(())
+    }
+}
+
+/// TLS, where an authority is named.
+pub fn take_tls(arguments: &mut Arguments) -> Outcome<Option<Arc<ClientConfig>>> {
+    let authority: PathBuf = arguments.take("ca", PathBuf::new())?;
+    match authority.as_os_str().is_empty() {
+        true => Ok(None),
+        false => wire::client_config(&authority).map(Some).map_err(|error| format!("--ca: {error}").into()),
     }
 }
 
@@ -104,7 +120,7 @@ impl Report {
 /// Runs the whole plan. `open` makes a connection ready for its first operation, non-blocking or not.
 pub fn drive<C: Conversation>(
     plan: &Plan,
-    mut open: impl FnMut(&mut Dialler) -> Outcome<(std::net::TcpStream, C)>,
+    mut open: impl FnMut(&mut Dialler) -> Outcome<(Wire, C)>,
 ) -> Outcome<Report> {
     let mut drive = Drive::new(plan, &mut open)?;
     drive.run(plan.warm_up)?;
@@ -118,7 +134,7 @@ pub fn drive<C: Conversation>(
     }
 }
 
-type Open<'a, C> = &'a mut dyn FnMut(&mut Dialler) -> Outcome<(std::net::TcpStream, C)>;
+type Open<'a, C> = &'a mut dyn FnMut(&mut Dialler) -> Outcome<(Wire, C)>;
 
 struct Drive<'a, C> {
     poll: Poll,
@@ -142,7 +158,7 @@ impl<'a, C: Conversation> Drive<'a, C> {
     fn new(plan: &Plan, open: Open<'a, C>) -> Outcome<Self> {
         let mut drive = Self {
             poll: Poll::new()?,
-            dialler: Dialler::new(plan.target),
+            dialler: Dialler::new(plan.target, plan.tls.clone()),
             open,
             seats: Vec::with_capacity(plan.connections),
             scratch: vec![0; SCRATCH],
@@ -161,10 +177,10 @@ impl<'a, C: Conversation> Drive<'a, C> {
     /// A new connection with its first operation begun.
     fn seat(&mut self, index: usize) -> Outcome<Seat<C>> {
         let began = Instant::now();
-        let (stream, mut conversation) = (self.open)(&mut self.dialler)?;
-        stream.set_nonblocking(true)?;
-        self.poll.add(&stream, index as u64)?;
-        let mut link = Link::new(stream);
+        let (wire, mut conversation) = (self.open)(&mut self.dialler)?;
+        wire.stream().set_nonblocking(true)?;
+        self.poll.add(wire.stream(), index as u64)?;
+        let mut link = Link::new(wire);
         self.out.clear();
         conversation.begin(&mut self.out);
         link.send(&self.out)?;
@@ -208,7 +224,7 @@ impl<'a, C: Conversation> Drive<'a, C> {
             match self.seats[index].link.receive(&mut self.scratch)? {
                 Received::Bytes(count) => {
                     self.converse(index, count)?;
-                    if count < self.scratch.len() && !ending {
+                    if self.seats[index].link.is_drained(count, self.scratch.len()) && !ending {
                         return Ok(());
                     }
                 }

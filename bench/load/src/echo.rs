@@ -18,9 +18,9 @@ pub fn command(mut arguments: Arguments) -> Outcome<()> {
 
 pub fn run(plan: &Plan, size: usize) -> Outcome<Report> {
     drive(plan, |dialler| {
-        let mut stream = dialler.connect()?;
-        Upgrade::new().perform(&plan.place, &mut stream)?;
-        Ok((stream, Echo::new(size)))
+        let mut wire = dialler.connect()?;
+        Upgrade::new().perform(&plan.place, &mut wire)?;
+        Ok((wire, Echo::new(size)))
     })
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddrV4;
 
 use crate::Outcome;
 use crate::arguments::Arguments;
+use crate::drive::take_tls;
 use crate::echo::MASK;
 use crate::frame::{self, Header};
 use crate::link::{Link, Received};
@@ -17,27 +18,27 @@ const INPUT: u64 = u64::MAX;
 
 pub fn command(mut arguments: Arguments) -> Outcome<()> {
     let target: SocketAddrV4 = arguments.need("target")?;
+    let mut dialler = Dialler::new(target, take_tls(&mut arguments)?);
     let host = arguments.take("host-header", target.to_string())?;
     let place = Place { host, path: arguments.take("path", "/".to_owned())? };
     let connections = arguments.take("connections", 10_000)?;
     arguments.finish()?;
-    let mut links = open(target, &place, connections)?;
+    let mut links = open(&mut dialler, &place, connections)?;
     terminal::say(&format!("{{\"event\": \"open\", \"connections\": {connections}}}"))?;
     hold(&mut links)?;
     terminal::say(&format!("{{\"event\": \"report\", \"connections\": {connections}}}"))
 }
 
 /// Opens them one after the other, each with a whole handshake.
-pub fn open(target: SocketAddrV4, place: &Place, connections: usize) -> Outcome<Vec<Link>> {
-    let mut dialler = Dialler::new(target);
-    (0..connections).map(|index| open_one(&mut dialler, place).map_err(|error| numbered(index, &*error))).collect()
+pub fn open(dialler: &mut Dialler, place: &Place, connections: usize) -> Outcome<Vec<Link>> {
+    (0..connections).map(|index| open_one(dialler, place).map_err(|error| numbered(index, &*error))).collect()
 }
 
 fn open_one(dialler: &mut Dialler, place: &Place) -> Outcome<Link> {
-    let mut stream = dialler.connect()?;
-    Upgrade::new().perform(place, &mut stream)?;
-    stream.set_nonblocking(true)?;
-    Ok(Link::new(stream))
+    let mut wire = dialler.connect()?;
+    Upgrade::new().perform(place, &mut wire)?;
+    wire.stream().set_nonblocking(true)?;
+    Ok(Link::new(wire))
 }
 
 fn numbered(index: usize, error: &dyn std::error::Error) -> Box<dyn std::error::Error> {

@@ -3,8 +3,10 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
+use crate::wire::Wire;
+
 pub struct Link {
-    stream: TcpStream,
+    wire: Wire,
     pending: Vec<u8>,
 }
 
@@ -17,16 +19,21 @@ pub enum Received {
 
 impl Link {
     /// The stream must be non-blocking already.
-    pub fn new(stream: TcpStream) -> Self {
-        Self { stream, pending: Vec::new() }
+    pub fn new(wire: impl Into<Wire>) -> Self {
+        Self { wire: wire.into(), pending: Vec::new() }
     }
 
     pub fn stream(&self) -> &TcpStream {
-        &self.stream
+        self.wire.stream()
+    }
+
+    /// Whether a read of `count` bytes into a buffer of `length` has emptied the socket.
+    pub fn is_drained(&self, count: usize, length: usize) -> bool {
+        self.wire.is_drained(count, length)
     }
 
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
-        match self.stream.read(buffer) {
+        match self.wire.read(buffer) {
             Ok(0) => Ok(Received::End),
             Ok(count) => Ok(Received::Bytes(count)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Received::Nothing),
@@ -50,22 +57,25 @@ impl Link {
         let pending = std::mem::take(&mut self.pending);
         let taken = self.write(&pending)?;
         self.pending.extend_from_slice(&pending[taken..]);
-        Ok(())
+        match self.wire.flush() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
     }
 
     pub fn is_flushed(&self) -> bool {
-        self.pending.is_empty()
+        self.pending.is_empty() && self.wire.is_flushed()
     }
 
     /// Ends our side. The peer may have gone already, and then there is nothing left to end.
     pub fn finish(&mut self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
+        let _ = self.stream().shutdown(Shutdown::Write);
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut taken = 0;
         while taken < bytes.len() {
-            match self.stream.write(&bytes[taken..]) {
+            match self.wire.write(&bytes[taken..]) {
                 Ok(count) => taken += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),

@@ -23,6 +23,7 @@ mod slots;
 mod socket;
 mod terminal;
 mod upgrade;
+mod wire;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -39,9 +40,10 @@ tidegate-load: load, an upstream and a bare relay for benchmarks (IPv4, one thre
   relay      --to HOST:PORT [--bind 127.0.0.1:0]           pass bytes on without looking at them: the floor
   echo       --target HOST:PORT [--connections 64] [--size 128] [--path /]
   handshake  --target HOST:PORT [--connections 32] [--path /]   connect, upgrade, one echo, Close, end of stream
-  request    --target HOST:PORT [--connections 64] [--path /]   HTTP/1.1 GET on kept connections
+  request    --target HOST:PORT [--connections 64] [--size 0]   HTTP/1.1 GET on kept connections; 0 is a small answer
   idle       --target HOST:PORT [--connections 10000] [--path /]   open, hold until standard input ends
 
+All four speak TLS when --ca FILE.PEM names the authority of the server's certificate, which is for localhost.
 echo, handshake and request take --seconds 3, --warm-up 0.5, --host-header TEXT, and --barrier: print an event and wait
 for a line on standard input where the measured time begins and where it ends. Whatever comes back is checked; anything
 unexpected ends the run with exit code 1.

@@ -3,29 +3,34 @@
 use crate::Outcome;
 use crate::arguments::Arguments;
 use crate::drive::{Conversation, Plan, Report, drive};
-use crate::responder::BODY;
+use crate::responder::body;
 use crate::upgrade::{Place, head_length, head_text, header, names};
 
 pub fn command(mut arguments: Arguments) -> Outcome<()> {
     let plan = Plan::take(&mut arguments, 64)?;
+    let size = arguments.take("size", 0)?;
     arguments.finish()?;
-    run(&plan)?.say()
+    run(&plan, size)?.say()
 }
 
-pub fn run(plan: &Plan) -> Outcome<Report> {
-    drive(plan, |dialler| Ok((dialler.connect()?, Requests::new(&plan.place))))
+/// `size` is that of the body asked for; 0 asks for the upstream's usual small one.
+pub fn run(plan: &Plan, size: usize) -> Outcome<Report> {
+    let path = if size == 0 { plan.place.path.clone() } else { format!("/bytes/{size}") };
+    let place = Place { host: plan.place.host.clone(), path };
+    drive(plan, |dialler| Ok((dialler.connect()?, Requests::new(&place, size))))
 }
 
 struct Requests {
     request: String,
+    body: Vec<u8>,
     kept: Vec<u8>,
 }
 
 impl Requests {
-    fn new(Place { host, path }: &Place) -> Self {
+    fn new(Place { host, path }: &Place, size: usize) -> Self {
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\nUser-Agent: tidegate-load\r\n\r\n");
-        Self { request, kept: Vec::new() }
+        Self { request, body: body(size), kept: Vec::new() }
     }
 }
 
@@ -37,12 +42,12 @@ impl Conversation for Requests {
     fn receive(&mut self, input: &[u8], _: &mut Vec<u8>) -> Outcome<bool> {
         self.kept.extend_from_slice(input);
         let Some(length) = head_length(&self.kept)? else { return Ok(false) };
-        check_head(head_text(&self.kept[..length])?)?;
+        check_head(head_text(&self.kept[..length])?, self.body.len())?;
         let body = &self.kept[length..];
-        if !BODY.as_bytes().starts_with(body) {
+        if !self.body.starts_with(body) {
             return Err("an answer with another body than the upstream's".into());
         }
-        let complete = body.len() == BODY.len();
+        let complete = body.len() == self.body.len();
         if complete {
             self.kept.clear();
         }
@@ -50,10 +55,10 @@ impl Conversation for Requests {
     }
 }
 
-fn check_head(head: &str) -> Outcome<()> {
+fn check_head(head: &str, expected: usize) -> Outcome<()> {
     let length = header(head, "content-length").and_then(|length| length.parse().ok());
     let kept = !names(head, "connection", "close");
-    match head.starts_with("HTTP/1.1 200 ") && length == Some(BODY.len()) && kept {
+    match head.starts_with("HTTP/1.1 200 ") && length == Some(expected) && kept {
         true => Ok(()),
         false => Err(format!("not the answer expected: {head:?}").into()),
     }
@@ -62,10 +67,11 @@ fn check_head(head: &str) -> Outcome<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::responder::BODY;
 
     fn received(answer: &str) -> Outcome<bool> {
         let place = Place { host: "a".into(), path: "/".into() };
-        Requests::new(&place).receive(answer.as_bytes(), &mut Vec::new())
+        Requests::new(&place, 0).receive(answer.as_bytes(), &mut Vec::new())
     }
 
     #[test]

@@ -5,8 +5,20 @@ use crate::frame::{self, Header};
 use crate::sha1::accept_key;
 use crate::upgrade::{head_length, head_text, header, names};
 
-/// The body of every plain answer.
+/// The body of a plain answer, unless the path is `/bytes/SIZE`.
 pub const BODY: &str = "tidegate-load\n";
+
+/// The body of `size` bytes; 0 stands for the usual one.
+pub fn body(size: usize) -> Vec<u8> {
+    let size = if size == 0 { BODY.len() } else { size };
+    BODY.bytes().cycle().take(size).collect()
+}
+
+/// The size that a request asks for.
+fn size_wanted(head: &str) -> usize {
+    let path = head.strip_prefix("GET /bytes/").and_then(|rest| rest.split(' ').next());
+    path.and_then(|size| size.parse().ok()).unwrap_or(0)
+}
 
 enum Speaking {
     Http,
@@ -19,17 +31,19 @@ pub struct Responder {
     speaking: Speaking,
     /// The part of a head or frame that came so far.
     kept: Vec<u8>,
+    /// The body that was asked for last: most clients ask for the same again.
+    body: Vec<u8>,
 }
 
 impl Responder {
     pub fn new() -> Self {
-        Self { speaking: Speaking::Http, kept: Vec::new() }
+        Self { speaking: Speaking::Http, kept: Vec::new(), body: Vec::new() }
     }
 
     /// Past its handshake.
     #[cfg(test)]
     pub fn upgraded() -> Self {
-        Self { speaking: Speaking::WebSocket, kept: Vec::new() }
+        Self { speaking: Speaking::WebSocket, ..Self::new() }
     }
 
     /// Appends the answers. The input serves as scratch space.
@@ -95,13 +109,17 @@ impl Responder {
         if !head.starts_with("GET ") || header(head, "transfer-encoding").is_some() {
             return Err(format!("only GET without a body is served: {head:?}").into());
         }
-        let length = BODY.len();
+        let size = size_wanted(head);
+        if self.body.len() != if size == 0 { BODY.len() } else { size } {
+            self.body = body(size);
+        }
+        let length = self.body.len();
         let close = names(head, "connection", "close") || head.contains(" HTTP/1.0\r\n");
         let connection = if close { "Connection: close\r\n" } else { "" };
-        let answer = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n{connection}\r\n{BODY}"
-        );
+        let answer =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n{connection}\r\n");
         out.extend_from_slice(answer.as_bytes());
+        out.extend_from_slice(&self.body);
         if close {
             self.speaking = Speaking::Nothing;
         }

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::thread;
 
 use crate::drive::Plan;
+use crate::socket::Dialler;
 use crate::upgrade::Place;
 use crate::{echo, handshake, idle, relay, request, serve, socket};
 
@@ -43,7 +44,9 @@ fn short_lives_end_cleanly() {
 #[test]
 fn requests_are_answered() {
     for target in targets() {
-        assert!(request::run(&Plan::brief(target, 4)).unwrap().operations > 10);
+        for size in [0, 64 << 10] {
+            assert!(request::run(&Plan::brief(target, 4), size).unwrap().operations > 10);
+        }
     }
 }
 
@@ -51,7 +54,7 @@ fn requests_are_answered() {
 fn idle_connections_open() {
     let place = Place { host: "a".into(), path: "/any".into() };
     for target in targets() {
-        assert_eq!(idle::open(target, &place, 300).unwrap().len(), 300);
+        assert_eq!(idle::open(&mut Dialler::new(target, None), &place, 300).unwrap().len(), 300);
     }
 }
 

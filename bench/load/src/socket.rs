@@ -2,12 +2,15 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use rustls::ClientConfig;
 
 use crate::Outcome;
+use crate::wire::Wire;
 
 /// How long a blocking step of opening a connection may take before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -59,16 +62,25 @@ fn cannot_connect(target: SocketAddrV4, error: Errno) -> Box<dyn std::error::Err
 /// taken for a minute.
 pub struct Dialler {
     target: SocketAddrV4,
+    tls: Option<Arc<ClientConfig>>,
     turn: u8,
 }
 
 impl Dialler {
-    pub fn new(target: SocketAddrV4) -> Self {
-        Self { target, turn: 0 }
+    pub fn new(target: SocketAddrV4, tls: Option<Arc<ClientConfig>>) -> Self {
+        Self { target, tls, turn: 0 }
     }
 
     /// A blocking connection with time limits.
-    pub fn connect(&mut self) -> Outcome<TcpStream> {
+    pub fn connect(&mut self) -> Outcome<Wire> {
+        let stream = self.connect_plain()?;
+        match &self.tls {
+            Some(config) => Wire::secured(stream, config),
+            None => Ok(stream.into()),
+        }
+    }
+
+    fn connect_plain(&mut self) -> Outcome<TcpStream> {
         let socket = stream_socket(SocketFlags::empty())?;
         if self.target.ip().is_loopback() {
             net::bind(&socket, &SocketAddrV4::new(self.next_source(), 0))?;

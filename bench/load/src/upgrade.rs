@@ -3,7 +3,6 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{Read, Write};
-use std::net::TcpStream;
 
 use crate::Outcome;
 use crate::sha1::{accept_key, base64};
@@ -49,7 +48,7 @@ impl Upgrade {
     }
 
     /// The whole exchange on a blocking connection.
-    pub fn perform(&self, place: &Place, stream: &mut TcpStream) -> Outcome<()> {
+    pub fn perform(&self, place: &Place, stream: &mut (impl Read + Write)) -> Outcome<()> {
         let mut bytes = Vec::new();
         self.write_request(place, &mut bytes);
         stream.write_all(&bytes)?;
