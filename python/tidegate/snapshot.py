@@ -21,6 +21,7 @@ from tidegate.config.config import (
     Tls,
     TlsRule,
     Upstream,
+    UpstreamTls,
     WebSocket,
 )
 from tidegate.config.document import Document, KeyPath
@@ -302,11 +303,24 @@ class _Writer:
                     "host": endpoint.url.authority,
                     "target": _target(endpoint.url),
                     "weight": endpoint.weight,
+                    "tls": endpoint.url.host if endpoint.url.tls else None,
                 }
                 for endpoint in upstream.endpoints
             ],
             "connect_timeout": upstream.connect_timeout,
             "pool": {"idle": upstream.pool.idle, "idle_timeout": upstream.pool.idle_timeout},
+            "tls": self._upstream_tls(f"{at}/tls", (*path, "tls"), upstream.tls) if upstream.tls else None,
+        }
+
+    def _upstream_tls(self, at: str, path: KeyPath, tls: UpstreamTls) -> Json:
+        self._note({at: path, f"{at}/server_name": (*path, "server_name"), f"{at}/trust": (*path, "ca")})
+        self._note({f"{at}/certificate/cert": (*path, "cert"), f"{at}/certificate/key": (*path, "key")})
+        trust = {"system" if tls.is_system else "ca": self._pem(tls.trust)} if tls.trust else "anything"
+        pair = tls.certificate
+        return {
+            "server_name": tls.server_name.strip("[]") if tls.server_name else None,
+            "trust": trust,
+            "certificate": {"cert": self._pem(pair.cert), "key": self._pem(pair.key)} if pair else None,
         }
 
 

@@ -162,6 +162,7 @@ HELP: Mapping[str, str] = {
     "tidegate_dns_lookups_total": "Names looked up for upstreams, by result.",
     "tidegate_endpoint_connect_failures_total": "Connections to an endpoint that failed.",
     "tidegate_endpoint_connections": "Requests and WebSockets that an endpoint has now.",
+    "tidegate_endpoint_tls_failures_total": "TLS handshakes with an endpoint that failed, by reason.",
     "tidegate_http_request_seconds": "From the head of a request to the end of its answer; WebSockets are not in it.",
     "tidegate_http_requests_total": "Plain HTTP requests, by route and status.",
     "tidegate_log_dropped_total": "Lines of the access log that were lost because it could not be written in time.",

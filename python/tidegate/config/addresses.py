@@ -14,7 +14,8 @@ Network = IPv4Network | IPv6Network
 # sun_path holds 108 bytes, the last of them NUL (unix(7)).
 LONGEST_UNIX_PATH = 107
 EXPECTED_BIND = "expected address:port such as 0.0.0.0:8080, [::]:8443 (IPv4 too) or unix:/run/gateway.sock"
-EXPECTED_ENDPOINT = "expected http://host:port or unix:/path"
+EXPECTED_ENDPOINT = "expected http://host:port, https://host:port or unix:/path"
+_PORTS = {"http": "80", "https": "443"}
 _HOST_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]/@?#\s]*):([0-9]{1,5})")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 
@@ -115,34 +116,41 @@ class Target:
     """Host and port: the Host header for `host: upstream`."""
     spelling: str
     """As written."""
+    tls: bool = False
 
     def __str__(self) -> str:
         return self.spelling
 
+    @property
+    def host(self) -> str:
+        """The address, without brackets, or the name: what a certificate must be made for."""
+        return str(self.address) if self.address else self.name
+
 
 def target(text: str) -> Target:
-    """`http://10.0.0.5:9000`, `http://chat.internal`, `unix:/run/chat.sock`."""
+    """`http://10.0.0.5:9000`, `https://chat.internal`, `unix:/run/chat.sock`."""
     if text.startswith("unix:"):
         return Target(None, "", 0, _unix_path(text), "localhost", text)
     match = _URL.fullmatch(text)
-    if match is None or match[1] != "http":
+    if match is None or match[1] not in _PORTS:
         raise UnitError(f"'{text}' is not an endpoint", _endpoint_hint(text, match))
     if match[3] not in ("", "/"):
         hint = "leave it out; a route's rewrite changes paths"
         raise UnitError(f"an endpoint has no path, and '{text}' has '{match[3]}'", hint)
-    return _tcp_target(text, match[2])
+    return _tcp_target(text, match[1], match[2])
 
 
 def _endpoint_hint(text: str, match: re.Match[str] | None) -> str:
-    if match is not None and match[1].lower() in ("ws", "http"):
-        return f"{EXPECTED_ENDPOINT}; did you mean 'http://{match[2]}'?"
+    meant = {"ws": "http", "http": "http", "wss": "https", "https": "https"}
+    if match is not None and match[1].lower() in meant:
+        return f"{EXPECTED_ENDPOINT}; did you mean '{meant[match[1].lower()]}://{match[2]}'?"
     if _HOST_PORT.fullmatch(text):
         return f"{EXPECTED_ENDPOINT}; did you mean 'http://{text}'?"
     return f"{EXPECTED_ENDPOINT}; did you mean 'unix:{text}'?" if text.startswith("/") else EXPECTED_ENDPOINT
 
 
-def _tcp_target(text: str, authority: str) -> Target:
-    host, port = authority, "80"
+def _tcp_target(text: str, scheme: str, authority: str) -> Target:
+    host, port = authority, _PORTS[scheme]
     if match := _HOST_PORT.fullmatch(authority):
         host, port = match[1], match[2]
     if "@" in authority:
@@ -153,7 +161,7 @@ def _tcp_target(text: str, authority: str) -> Target:
         raise UnitError(f"'{text}' is not an endpoint: {error}", EXPECTED_ENDPOINT) from error
     address = ip_address(name.strip("[]")) if name.startswith("[") or name.replace(".", "").isdigit() else None
     shown = f"{name}:{int(port)}" if authority != host else name
-    return Target(address, "" if address else name, _port(port, text), "", shown, text)
+    return Target(address, "" if address else name, _port(port, text), "", shown, text, scheme == "https")
 
 
 def network(text: str) -> Network:

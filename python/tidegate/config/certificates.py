@@ -1,18 +1,28 @@
-"""`tls:` of a listener: reads the PEM files and puts the rules by server name together.
+"""`tls:` of listeners and upstreams: reads the PEM files and puts the rules by server name together.
 
 Only what needs no cryptography is checked here; whether certificate and key belong together is the engine's to say.
 """
 
+import os
 from pathlib import Path
 
-from tidegate.config.config import Certificate, NamedRule, Pem, Tls, TlsRule
+from tidegate.config.config import Certificate, NamedRule, Pem, Tls, TlsRule, UpstreamTls
 from tidegate.config.document import KeyPath
 from tidegate.config.faults import Findings
 from tidegate.config.options.listener import CertificateOptions, ClientAuth, TlsOptions, TlsRuleOptions
+from tidegate.config.options.upstream import UpstreamTlsOptions
 
 __all__ = ["PemFiles"]
 
 LARGEST_PEM = 1 << 20
+SYSTEM_CERTIFICATES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Alpine
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, Red Hat
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/ssl/cert.pem",  # Alpine, macOS, the BSDs
+)
+"""Where systems keep the authorities that they trust; the variable SSL_CERT_FILE goes before them, as with OpenSSL."""
 
 
 class PemFiles:
@@ -30,6 +40,32 @@ class PemFiles:
         rule = self._rule(options, None, path)
         named = self._by_name(options, rule, (*path, "by_name"))
         return Tls(certificates, rule, named) if certificates and rule is not None else None
+
+    def upstream_tls(self, options: UpstreamTlsOptions, path: KeyPath) -> UpstreamTls | None:
+        """None when something is missing, which is then among the findings."""
+        certificate, trust = None, None
+        if options.cert is not None and options.key is not None:
+            certificate = self._pair(CertificateOptions(cert=options.cert, key=options.key), path)
+        elif options.cert is not None or options.key is not None:
+            self._findings.error(path, f"the key '{'cert' if options.key else 'key'}' is missing", at_key=True)
+        if options.verify:
+            trust = self._trust(options, path)
+            if trust is None:
+                return None
+        else:
+            message = "certificates of this upstream are not verified: anybody in between can read and change"
+            self._findings.warning((*path, "verify"), message, "name the authority that signs them with ca")
+        return UpstreamTls(options.server_name, trust, options.ca is None, certificate)
+
+    def _trust(self, options: UpstreamTlsOptions, path: KeyPath) -> Pem | None:
+        if options.ca is not None:
+            return self._read(options.ca, "CERTIFICATE", (*path, "ca"))
+        named = os.environ.get("SSL_CERT_FILE")
+        files = [named] if named else [file for file in SYSTEM_CERTIFICATES if os.path.exists(file)]
+        if not files:
+            self._findings.error(path, "this system has no file of trusted authorities", "name one with ca")
+            return None
+        return self._read(files[0], "CERTIFICATE", path, Path.cwd())
 
     def _by_name(self, options: TlsOptions, base: TlsRule | None, path: KeyPath) -> tuple[NamedRule, ...]:
         rules = []
@@ -72,8 +108,8 @@ class PemFiles:
             return "require"
         return base.client_auth if base else "off"
 
-    def _read(self, name: str, label: str, path: KeyPath) -> Pem | None:
-        file = self._directory / name
+    def _read(self, name: str, label: str, path: KeyPath, directory: Path | None = None) -> Pem | None:
+        file = (directory or self._directory) / name
         self.files.append(file)
         try:
             with file.open("rb") as stream:

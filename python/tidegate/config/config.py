@@ -40,6 +40,7 @@ __all__ = [
     "Tls",
     "TlsRule",
     "Upstream",
+    "UpstreamTls",
     "WebSocket",
 ]
 
@@ -178,6 +179,19 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamTls:
+    """TLS towards the endpoints that want it."""
+
+    server_name: str | None
+    """None: the host of each endpoint."""
+    trust: Pem | None
+    """The authorities; None believes any certificate."""
+    is_system: bool
+    """Whether `trust` is what the system trusts: a part of it that cannot be read is then no error."""
+    certificate: Certificate | None
+
+
+@dataclass(frozen=True, slots=True)
 class Upstream:
     """A named group of endpoints."""
 
@@ -187,6 +201,8 @@ class Upstream:
     balance: Literal["round_robin", "random", "least_connections", "two_choices"]
     pool: PoolOptions
     connect_timeout: int
+    tls: UpstreamTls | None
+    """None when no endpoint wants it."""
 
 
 @dataclass(frozen=True, slots=True)

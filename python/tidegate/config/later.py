@@ -52,15 +52,14 @@ LATER: tuple[Later, ...] = (
     Later("routes.*.mirror"),
     Later("routes.*.access"),
     Later("routes.*.limits"),
-    Later("upstreams.*.tls"),
     Later("upstreams.*.health"),
     Later("upstreams.*.eject"),
     Later("upstreams.*.discover"),
     Later("upstreams.*.limits"),
     Later("upstreams.*.protocol", ("h2", "h3"), "auto or h1"),
     Later("upstreams.*.balance", ("{hash",), "least_connections"),
-    Later("upstreams.*.endpoints.*", ("https://*", "tcp://*"), "http://host:port or unix:/path"),
-    Later("upstreams.*.endpoints.*.url", ("https://*", "tcp://*"), "http://host:port or unix:/path"),
+    Later("upstreams.*.endpoints.*", ("tcp://*",), "http://host:port, https://host:port or unix:/path"),
+    Later("upstreams.*.endpoints.*.url", ("tcp://*",), "http://host:port, https://host:port or unix:/path"),
 )
 
 

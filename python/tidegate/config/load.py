@@ -6,7 +6,7 @@ from typing import Any
 
 from tidegate.config.addresses import Bind
 from tidegate.config.certificates import PemFiles
-from tidegate.config.config import Config, Listener, Route, Tls, Upstream
+from tidegate.config.config import Config, Listener, Route, Tls, Upstream, UpstreamTls
 from tidegate.config.document import Document, KeyPath
 from tidegate.config.faults import Findings
 from tidegate.config.later import refuse_later
@@ -114,7 +114,7 @@ class _Loading:
             path: KeyPath = ("upstreams", name)
             options = self._findings.validated(UpstreamOptions, value, path)
             if options is not None:
-                upstreams.append(_upstream(name, path, options))
+                upstreams.append(_upstream(name, path, options, self._upstream_tls(options, path)))
         return tuple(upstreams)
 
     def _mapping(self, section: str, what: str) -> Mapping[str, Any]:
@@ -145,6 +145,14 @@ class _Loading:
 
     def _tls(self, options: ListenerOptions, path: KeyPath) -> Tls | None:
         return self._pem.tls(options.tls, (*path, "tls")) if options.tls else None
+
+    def _upstream_tls(self, options: UpstreamOptions, path: KeyPath) -> UpstreamTls | None:
+        if any(endpoint.url.tls for endpoint in options.endpoints):
+            return self._pem.upstream_tls(options.tls, (*path, "tls"))
+        if "tls" in options.written:
+            message = "no endpoint of this upstream speaks TLS"
+            self._findings.error((*path, "tls"), message, "write them as https://host:port", at_key=True)
+        return None
 
     def _routes(self, listeners: Mapping[str, Layer]) -> tuple[Route, ...]:
         known_listeners = _names(self._document.values.get("listeners"))
@@ -240,7 +248,7 @@ def _layer(name: str, options: ListenerOptions) -> Layer:
     return options.websocket, ("listeners", name, "websocket")
 
 
-def _upstream(name: str, path: KeyPath, options: UpstreamOptions) -> Upstream:
+def _upstream(name: str, path: KeyPath, options: UpstreamOptions, tls: UpstreamTls | None) -> Upstream:
     return Upstream(
         name=name,
         path=path,
@@ -248,4 +256,5 @@ def _upstream(name: str, path: KeyPath, options: UpstreamOptions) -> Upstream:
         balance=options.balance,
         pool=options.pool,
         connect_timeout=options.connect_timeout,
+        tls=tls,
     )

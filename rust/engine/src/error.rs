@@ -55,6 +55,8 @@ pub mod refusal {
     pub const NO_ENDPOINT: Refusal = Refusal::new(503, "no_endpoint", "the upstream has no endpoint to send this to");
     pub const CONNECT_FAILED: Refusal = Refusal::new(502, "connect_failed", "no endpoint accepted a connection");
     pub const CONNECT_TIMEOUT: Refusal = Refusal::new(504, "connect_timeout", "no endpoint accepted in time");
+    pub const UPSTREAM_TLS: Refusal =
+        Refusal::new(502, "upstream_tls", "there is no TLS connection to any endpoint of the upstream");
     pub const HANDSHAKE_TIMEOUT: Refusal =
         Refusal::new(504, "handshake_timeout", "the upstream did not answer the handshake in time");
     pub const REQUEST_TIMEOUT: Refusal = Refusal::new(504, "request_timeout", "the upstream did not answer in time");

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 
 /// The version of this format. Both sides refuse another.
@@ -368,6 +369,51 @@ pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
     pub connect_timeout: u64,
     pub pool: Pool,
+    /// For the endpoints that want it; `null` when there are none.
+    pub tls: Option<UpstreamTls>,
+}
+
+/// TLS towards endpoints. PEM texts travel beside the snapshot.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamTls {
+    /// What certificates must be made for; `null` is the host of each endpoint.
+    pub server_name: Option<PeerName>,
+    pub trust: Trust,
+    /// What we show to servers that ask for it.
+    pub certificate: Option<Certificate>,
+}
+
+/// Which certificates of servers are believed.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Trust {
+    /// Those of the authorities in this PEM text, which must all be usable.
+    Ca(String),
+    /// Those of the authorities in this PEM text, as far as they are usable.
+    System(String),
+    /// All.
+    Anything,
+}
+
+/// A DNS name, or an address without brackets, that a server's certificate must be made for.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(try_from = "String", into = "String")]
+pub struct PeerName(pub ServerName<'static>);
+
+impl TryFrom<String> for PeerName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let name = ServerName::try_from(text.as_str()).map(|name| name.to_owned());
+        name.map(Self).map_err(|_| format!("{text:?} is neither a DNS name nor an address"))
+    }
+}
+
+impl From<PeerName> for String {
+    fn from(name: PeerName) -> Self {
+        name.0.to_str().into_owned()
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -389,6 +435,8 @@ pub struct Endpoint {
     pub target: Target,
     /// More than 0.
     pub weight: u32,
+    /// Its host, when TLS is spoken to it; `null` is clear text.
+    pub tls: Option<PeerName>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]

@@ -21,6 +21,7 @@ __all__ = [
     "leave",
     "open_peer",
     "play",
+    "read_frame",
     "running",
     "upgrade",
 ]
@@ -166,7 +167,7 @@ class EchoServer:
         writer.write(switch(Head.parse(await reader.readuntil(b"\r\n\r\n"))))
         self.opened += 1
         while True:
-            frame = await _read(reader)
+            frame = await read_frame(reader)
             if frame.op != Op.PONG:
                 op = Op.PONG if frame.op == Op.PING else frame.op
                 writer.write(Frame(op, frame.payload, frame.fin, frame.rsv).encode(None))
@@ -176,7 +177,7 @@ class EchoServer:
                 return
 
 
-async def _read(reader: asyncio.StreamReader) -> Frame:
+async def read_frame(reader: asyncio.StreamReader) -> Frame:
     """A client's frame, however long it takes to come."""
     first, second = await reader.readexactly(2)
     length = second & 0x7F

@@ -34,6 +34,7 @@ __all__ = [
     "Flag",
     "HeaderName",
     "HeaderValue",
+    "HostName",
     "HostPattern",
     "Limit",
     "Method",
@@ -334,4 +335,5 @@ Method = Annotated[str, parsed(names.method)]
 Subprotocol = Annotated[str, parsed(names.subprotocol)]
 RouteName = Annotated[str, parsed(names.route_name)]
 HostPattern = Annotated[str, parsed(names.host_pattern)]
+HostName = Annotated[str, parsed(names.host_name)]
 ServerName = Annotated[str, parsed(names.server_name)]

@@ -175,7 +175,7 @@ async fn establish_on(
             let config = server.config(facts.server_name.as_deref());
             let small = |session: &mut rustls::ServerConnection| session.set_buffer_limit(Some(tls::BUFFER_LIMIT));
             let stream = start.into_stream_with(config, small).await.map_err(|_| "tls")?;
-            Ok(Session::new(Stream::Tls(Box::new(stream)), Vec::new(), peer, Some(facts), permit, id))
+            Ok(Session::new(Stream::Tls(Box::new(stream.into())), Vec::new(), peer, Some(facts), permit, id))
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::error::Fault;
 use crate::log;
 use crate::route::RouteTable;
 use crate::snapshot::{self, Action, Snapshot};
-use crate::tls::{self, ServerTls};
+use crate::tls::{self, ClientTls, ServerTls};
 use crate::upstream::Upstream;
 
 /// PEM texts by the key that the snapshot names them with.
@@ -58,10 +58,10 @@ impl State {
             return Err(faults);
         }
         let listeners = build_listeners(&snapshot, secrets, previous, &mut faults);
+        let secured = build_upstream_tls(&snapshot, secrets, previous, &mut faults);
         let table = RouteTable::build(&snapshot).map_err(|more| faults.extend(more));
         let access_log = open_log(&snapshot, previous, &mut faults);
         let (Ok(table), true) = (table, faults.is_empty()) else { return Err(faults) };
-        let old = |name: &str| previous.and_then(|state| state.upstreams.iter().find(|old| *old.name == *name));
         Ok(Self {
             generation: previous.map_or(0, |state| state.generation) + 1,
             table,
@@ -70,7 +70,8 @@ impl State {
             upstreams: snapshot
                 .upstreams
                 .iter()
-                .map(|upstream| Arc::new(Upstream::build(upstream, old(&upstream.name).map(|old| &**old))))
+                .zip(secured)
+                .map(|(upstream, tls)| Arc::new(Upstream::build(upstream, tls, named(previous, &upstream.name))))
                 .collect(),
             websockets: snapshot.websockets.iter().cloned().map(Arc::new).collect(),
             access_log,
@@ -95,6 +96,7 @@ impl State {
         let mut faults = shape_faults(snapshot);
         if faults.is_empty() {
             build_listeners(snapshot, secrets, None, &mut faults);
+            build_upstream_tls(snapshot, secrets, None, &mut faults);
             faults.extend(RouteTable::build(snapshot).err().unwrap_or_default());
         }
         faults
@@ -137,7 +139,31 @@ fn shape_faults(snapshot: &Snapshot) -> Vec<Fault> {
             faults.push(Fault::new(format!("/routes/{index}/action/forward/to"), "no such upstream"));
         }
     }
+    for (index, upstream) in snapshot.upstreams.iter().enumerate() {
+        if upstream.tls.is_none() && upstream.endpoints.iter().any(|endpoint| endpoint.tls.is_some()) {
+            faults.push(Fault::new(format!("/upstreams/{index}"), "an endpoint wants TLS, and there is none"));
+        }
+    }
     faults
+}
+
+/// The upstream of this name in the configuration before.
+fn named<'s>(previous: Option<&'s State>, name: &str) -> Option<&'s Upstream> {
+    previous?.upstreams.iter().find(|old| *old.name == *name).map(|old| &**old)
+}
+
+fn build_upstream_tls(
+    snapshot: &Snapshot,
+    secrets: &Secrets,
+    previous: Option<&State>,
+    faults: &mut Vec<Fault>,
+) -> Vec<Option<Arc<ClientTls>>> {
+    let build = |(index, upstream): (usize, &snapshot::Upstream)| {
+        let old = named(previous, &upstream.name).and_then(Upstream::tls);
+        let built = tls::build_client(upstream.tls.as_ref()?, secrets, &format!("/upstreams/{index}/tls"), old);
+        built.map_err(|more| faults.extend(more)).ok()
+    };
+    snapshot.upstreams.iter().enumerate().map(build).collect()
 }
 
 fn build_listeners(

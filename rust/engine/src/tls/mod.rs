@@ -1,4 +1,5 @@
-//! TLS towards the client: from a listener's part of the snapshot to the configuration for one ClientHello.
+//! TLS towards the client: from a listener's part of the snapshot to the configuration for one ClientHello. Towards
+//! upstreams: `client`.
 //!
 //! Two things are chosen by the server name of a ClientHello (RFC 6066 §3), each by exact name, then by one wildcard
 //! label, then the default: the *rule* (least version, client certificate), here, before the handshake goes on; and the
@@ -9,6 +10,7 @@
 //! Nothing here does IO. The crypto provider is aws-lc-rs, named wherever rustls would look for a global one.
 
 mod certificate;
+mod client;
 mod faults;
 mod names;
 mod rule;
@@ -21,6 +23,7 @@ use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 use self::certificate::{Certificate, Certificates, Secrets};
+pub use self::client::{ClientTls, Mistrust, build_client};
 use self::faults::{Checked, all, both, one};
 use self::names::Names;
 pub use self::rule::RuleId;

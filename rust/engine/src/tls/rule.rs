@@ -70,7 +70,7 @@ fn verifier(
     builder.build().map_err(|error| format!("no client certificate can be verified: {error}"))
 }
 
-fn roots(text: &[u8]) -> Result<RootCertStore, String> {
+pub(super) fn roots(text: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for (index, certificate) in chain(text)?.into_iter().enumerate() {
         roots.add(certificate).map_err(|error| format!("authority {} cannot be used: {error}", index + 1))?;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::snapshot::{self, Target};
+use crate::snapshot::{self, PeerName, Target};
+use crate::tls::Mistrust;
 
 /// An endpoint. Kept by identity (name and target) from one configuration to the next.
 #[derive(Debug)]
@@ -13,8 +14,11 @@ pub struct Endpoint {
     /// The Host header for `host: upstream`.
     pub host: Arc<str>,
     pub target: Target,
+    /// Its host, when TLS is spoken to it.
+    pub tls: Option<PeerName>,
     load: AtomicU64,
     failures: AtomicU64,
+    mistrust: [AtomicU64; Mistrust::ALL.len()],
 }
 
 impl Endpoint {
@@ -23,14 +27,16 @@ impl Endpoint {
             name: endpoint.name.as_str().into(),
             host: endpoint.host.as_str().into(),
             target: endpoint.target.clone(),
+            tls: endpoint.tls.clone(),
             load: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            mistrust: Default::default(),
         }
     }
 
     /// Whether this is what `wanted` describes.
     pub fn is_same(&self, wanted: &snapshot::Endpoint) -> bool {
-        *self.name == *wanted.name && self.target == wanted.target
+        *self.name == *wanted.name && self.target == wanted.target && self.tls == wanted.tls
     }
 
     /// Exchanges under way, live WebSockets included.
@@ -45,6 +51,15 @@ impl Endpoint {
 
     pub fn count_failure(&self) {
         self.failures.fetch_add(1, Relaxed);
+    }
+
+    /// TLS handshakes that failed, by why.
+    pub fn mistrust(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Mistrust::ALL.iter().zip(&self.mistrust).map(|(mistrust, count)| (mistrust.label(), count.load(Relaxed)))
+    }
+
+    pub fn count_mistrust(&self, mistrust: Mistrust) {
+        self.mistrust[mistrust as usize].fetch_add(1, Relaxed);
     }
 
     /// The address as text, for logs.

@@ -1,23 +1,22 @@
 //! Upstreams: named groups of endpoints, how one is chosen, dialled, and asked.
 
+mod dial;
 mod endpoint;
 mod pool;
 mod read;
 
-use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-
-use arc_swap::ArcSwap;
-use tokio::time::timeout;
 
 pub use self::endpoint::{Endpoint, Permit};
 pub use self::pool::Pools;
 pub use self::read::{HeadError, ResponseReader};
 use crate::balance::{Candidates, Cursor};
 use crate::error::{Refusal, refusal};
-use crate::io::{Stream, connect, random};
+use crate::io::{Stream, random};
 use crate::snapshot;
+use crate::tls::ClientTls;
+use arc_swap::ArcSwap;
 
 /// One upstream of the running configuration.
 #[derive(Debug)]
@@ -26,6 +25,7 @@ pub struct Upstream {
     balance: snapshot::Balance,
     connect_timeout: Duration,
     pub pool: snapshot::Pool,
+    tls: Option<Arc<ClientTls>>,
     /// Changes when discovery says so, without a reload.
     endpoints: ArcSwap<Group>,
 }
@@ -45,20 +45,28 @@ struct Group {
 pub struct Link {
     pub stream: Stream,
     pub permit: Permit,
+    /// The TLS it was made with, if any.
+    pub tls: Option<Arc<ClientTls>>,
     /// It has carried exchanges before: its peer may close it at any moment.
     pub reused: bool,
 }
 
 impl Upstream {
     /// Builds from what is written, and takes over the endpoints of `previous`, the upstream of the same name.
-    pub fn build(upstream: &snapshot::Upstream, previous: Option<&Self>) -> Self {
+    pub fn build(upstream: &snapshot::Upstream, tls: Option<Arc<ClientTls>>, previous: Option<&Self>) -> Self {
         Self {
             name: upstream.name.as_str().into(),
             balance: upstream.balance,
             connect_timeout: Duration::from_millis(upstream.connect_timeout),
             pool: upstream.pool,
+            tls,
             endpoints: ArcSwap::from_pointee(group(&upstream.endpoints, previous)),
         }
+    }
+
+    /// The TLS towards its endpoints, for the next configuration.
+    pub fn tls(&self) -> Option<&Arc<ClientTls>> {
+        self.tls.as_ref()
     }
 
     /// Replaces the endpoints; those that stay keep their load.
@@ -85,15 +93,14 @@ impl Upstream {
             let endpoint = &group.endpoints[index];
             // The permit comes first, so that choices made while we dial see the load that is on its way.
             let permit = Permit::new(endpoint.clone());
-            if let Some(stream) = pools.and_then(|pools| pools.take(endpoint)) {
-                return Ok(Link { stream, permit, reused: true });
+            let tls = self.tls.as_ref().filter(|_| endpoint.tls.is_some());
+            if let Some(stream) = pools.and_then(|pools| pools.take(endpoint, tls)) {
+                return Ok(Link { stream, permit, tls: tls.cloned(), reused: true });
             }
-            match timeout(self.connect_timeout, connect(&endpoint.target)).await {
-                Ok(Ok(raw)) => return Ok(Link { stream: Stream::Raw(raw), permit, reused: false }),
-                Ok(Err(error)) => failure = explain(&error),
-                Err(_) => failure = refusal::CONNECT_TIMEOUT,
+            match dial::dial(endpoint, tls, self.connect_timeout).await {
+                Ok(stream) => return Ok(Link { stream, permit, tls: tls.cloned(), reused: false }),
+                Err(refusal) => failure = refusal,
             }
-            endpoint.count_failure();
         }
         Err(failure)
     }
@@ -101,16 +108,6 @@ impl Upstream {
     fn pick(&self, group: &Group, tried: &[bool]) -> Option<usize> {
         let load = |index: usize| group.endpoints[index].load();
         group.candidates.pick(self.balance, &group.cursor, load, random::number(), tried)
-    }
-}
-
-fn explain(error: &io::Error) -> Refusal {
-    const EMFILE: i32 = 24;
-    const ENFILE: i32 = 23;
-    match error.raw_os_error() {
-        Some(EMFILE | ENFILE) => refusal::OVERLOAD,
-        _ if error.kind() == io::ErrorKind::TimedOut => refusal::CONNECT_TIMEOUT,
-        _ => refusal::CONNECT_FAILED,
     }
 }
 

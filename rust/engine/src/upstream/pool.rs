@@ -1,5 +1,5 @@
 //! Idle HTTP/1.1 connections of one worker, by endpoint. The last one put in is the first one out, so that the rest
-//! can grow old and go.
+//! can grow old and go. Those made with one TLS configuration are nothing for another, which may trust others.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,25 +10,30 @@ use super::{Endpoint, Link};
 use crate::io::clock::{self, Millis};
 use crate::io::{Stream, with_scratch};
 use crate::snapshot::Pool;
+use crate::tls::ClientTls;
 
 /// The pools of a worker.
 #[derive(Debug, Default)]
 pub struct Pools {
-    /// By the endpoint's address in memory; the entry holds the endpoint, so that no other can come to stand there.
-    idle: RefCell<HashMap<usize, Idle>>,
+    /// By the addresses in memory of the endpoint and of its TLS; the entry holds both, so that no other can come to
+    /// stand there.
+    idle: RefCell<HashMap<Key, Idle>>,
 }
+
+type Key = (usize, usize);
 
 #[derive(Debug)]
 struct Idle {
     _endpoint: Arc<Endpoint>,
+    _tls: Option<Arc<ClientTls>>,
     streams: Vec<(Stream, Millis)>,
 }
 
 impl Pools {
     /// An idle connection to `endpoint` that its peer has not closed.
-    pub fn take(&self, endpoint: &Arc<Endpoint>) -> Option<Stream> {
+    pub fn take(&self, endpoint: &Arc<Endpoint>, tls: Option<&Arc<ClientTls>>) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
-        let streams = &mut idle.get_mut(&key(endpoint))?.streams;
+        let streams = &mut idle.get_mut(&key(endpoint, tls))?.streams;
         while let Some((mut stream, until)) = streams.pop() {
             if until > clock::now() && is_quiet(&mut stream) {
                 return Some(stream);
@@ -41,8 +46,8 @@ impl Pools {
     pub fn put(&self, link: Link, pool: &Pool) {
         let endpoint = link.permit.endpoint();
         let mut idle = self.idle.borrow_mut();
-        let entry =
-            idle.entry(key(endpoint)).or_insert_with(|| Idle { _endpoint: endpoint.clone(), streams: Vec::new() });
+        let fresh = || Idle { _endpoint: endpoint.clone(), _tls: link.tls.clone(), streams: Vec::new() };
+        let entry = idle.entry(key(endpoint, link.tls.as_ref())).or_insert_with(fresh);
         if entry.streams.len() < pool.idle as usize {
             entry.streams.push((link.stream, clock::now() + pool.idle_timeout));
         }
@@ -63,8 +68,8 @@ impl Pools {
     }
 }
 
-fn key(endpoint: &Arc<Endpoint>) -> usize {
-    Arc::as_ptr(endpoint) as usize
+fn key(endpoint: &Arc<Endpoint>, tls: Option<&Arc<ClientTls>>) -> Key {
+    (Arc::as_ptr(endpoint) as usize, tls.map_or(0, |tls| Arc::as_ptr(tls) as usize))
 }
 
 /// Whether nothing has come: neither the end of the stream nor a byte that nobody asked for.
