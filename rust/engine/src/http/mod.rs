@@ -15,6 +15,7 @@ pub mod body;
 pub mod chunked;
 pub mod fault;
 pub mod fields;
+pub mod forwarded;
 mod framing;
 pub mod head;
 pub mod method;

@@ -16,6 +16,9 @@ use crate::route::{self, CleanPath, Compiled, HostRule, Values};
 use crate::snapshot::{Action, Forward, WebSocket};
 use crate::upstream::{Link, Upstream};
 
+/// The field that names a request, towards the upstream and the client.
+pub const REQUEST_ID: &str = "X-Request-ID";
+
 /// A request under way.
 #[derive(Debug)]
 pub struct Exchange {
@@ -54,7 +57,7 @@ impl Exchange {
         let listener = state.listener(&session.permit.listening.key)?;
         let trusted = &state.snapshot.listeners[listener].trusted_proxies;
         let peer = session.peer.map(|peer| peer.ip());
-        let given = head.fields.first("x-request-id").filter(|id| forwarded::is_trusted(peer, trusted) && is_id(id));
+        let given = head.fields.first(REQUEST_ID).filter(|id| forwarded::is_trusted(peer, trusted) && is_id(id));
         let request_id = given.map_or_else(fresh_id, |id| String::from_utf8_lossy(id).into_owned());
         Some(Self {
             client: forwarded::client(peer, &head.fields, trusted),
@@ -156,8 +159,9 @@ impl Exchange {
     /// could otherwise name what we add in its `Connection` and have it dropped.
     pub fn request_fields(&self, mut fields: Fields, is_tls: bool, endpoint_host: &str) -> Fields {
         let trusted = &self.state.snapshot.listeners[self.listener].trusted_proxies;
-        forwarded::announce(&mut fields, self.peer, trusted, is_tls, self.host());
-        fields.set("X-Request-ID", self.request_id.as_bytes());
+        let arrival = forwarded::Arrival { peer: self.peer, is_tls, host: self.host() };
+        forwarded::announce(&mut fields, &arrival, trusted);
+        fields.set(REQUEST_ID, self.request_id.as_bytes());
         match &self.compiled().host {
             HostRule::Preserve if fields.has("Host") => {}
             HostRule::Preserve | HostRule::Upstream => fields.set("Host", endpoint_host.as_bytes()),

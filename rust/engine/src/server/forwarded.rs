@@ -1,17 +1,21 @@
 //! Who the client is, and what the upstream is told about it.
 //!
-//! `X-Forwarded-*` fields are believed only from the listener's `trusted_proxies`; from anybody else they are replaced,
-//! so that a client cannot choose its own address.
+//! `X-Forwarded-*` and `Forwarded` (RFC 7239) are believed only from the listener's `trusted_proxies`; from anybody else
+//! they are replaced, so that a client cannot choose its own address. Where both are there, `X-Forwarded-For` counts:
+//! most proxies write that one and let a client's `Forwarded` pass. Towards the upstream the two always say the same.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::http::Fields;
+use crate::http::forwarded::{Hop, parse_forwarded, parse_node, write_hop};
+use crate::http::{Authority, Fields};
 
 const FOR: &str = "X-Forwarded-For";
 const PROTO: &str = "X-Forwarded-Proto";
 const HOST: &str = "X-Forwarded-Host";
+const PORT: &str = "X-Forwarded-Port";
+const FORWARDED: &str = "Forwarded";
 
 /// Whether `peer` may speak for others.
 pub fn is_trusted(peer: Option<IpAddr>, trusted: &[IpNet]) -> bool {
@@ -23,11 +27,10 @@ pub fn client(peer: Option<IpAddr>, fields: &Fields, trusted: &[IpNet]) -> Optio
     if !is_trusted(peer, trusted) {
         return peer;
     }
-    let chain: Vec<&[u8]> = fields.elements(FOR).collect();
     let mut client = peer;
-    for element in chain.into_iter().rev() {
+    for hop in Chain::read(fields).hops.into_iter().rev() {
         // Something unreadable in the chain: what lies behind it cannot be believed.
-        let Some(address) = parse(element) else { break };
+        let Some(address) = hop.address else { break };
         client = Some(address);
         if !is_trusted(client, trusted) {
             break;
@@ -36,37 +39,119 @@ pub fn client(peer: Option<IpAddr>, fields: &Fields, trusted: &[IpNet]) -> Optio
     client
 }
 
-fn parse(element: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(element).ok()?;
-    let address = text.parse::<IpAddr>().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|a| a.ip()));
-    address.map(|address| address.to_canonical())
+/// How a request came to us.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    pub peer: Option<IpAddr>,
+    pub is_tls: bool,
+    /// The Host; empty where there was none.
+    pub host: &'a [u8],
 }
 
-/// Tells the upstream who asked, over what, and for which host.
-pub fn announce(fields: &mut Fields, peer: Option<IpAddr>, trusted: &[IpNet], is_tls: bool, host: &[u8]) {
-    let believed = is_trusted(peer, trusted);
-    let mut chain: Vec<u8> = if believed { fields.all(FOR).collect::<Vec<_>>().join(&b", "[..]) } else { Vec::new() };
-    if let Some(peer) = peer {
-        if !chain.is_empty() {
-            chain.extend_from_slice(b", ");
-        }
-        chain.extend_from_slice(peer.to_string().as_bytes());
+impl Arrival<'_> {
+    fn hop(&self) -> Hop {
+        let host = (!self.host.is_empty()).then(|| self.host.to_vec());
+        Hop { address: self.peer, proto: Some(self.proto().to_vec()), host }
     }
-    if !believed {
-        // Those that we do not write (X-Forwarded-Port, -Server, -Prefix ...) are claims as well.
+
+    fn proto(&self) -> &'static [u8] {
+        if self.is_tls { b"https" } else { b"http" }
+    }
+}
+
+/// What stood before us, as the peer says.
+#[derive(Debug, Default)]
+struct Chain {
+    hops: Vec<Hop>,
+    /// `X-Forwarded-For` as it came.
+    listed: Vec<u8>,
+    /// `Forwarded` as it came; empty where it says something else than `X-Forwarded-For`.
+    told: Vec<u8>,
+}
+
+impl Chain {
+    fn read(fields: &Fields) -> Self {
+        let told = fields.has(FORWARDED).then(|| parse_forwarded(fields)).flatten();
+        if !fields.has(FOR) {
+            let hops = told.unwrap_or_default();
+            let told = if hops.is_empty() { Vec::new() } else { joined(fields, FORWARDED) };
+            return Self { listed: listed(&hops), told, hops };
+        }
+        let listed: Vec<Option<IpAddr>> = fields.elements(FOR).map(parse_node).collect();
+        let agrees = |hops: &Vec<Hop>| hops.iter().map(|hop| hop.address).eq(listed.iter().copied());
+        let (hops, told) = match told.filter(agrees) {
+            Some(hops) => (hops, joined(fields, FORWARDED)),
+            None => (listed.iter().map(|address| Hop { address: *address, ..Hop::default() }).collect(), Vec::new()),
+        };
+        Self { hops, listed: joined(fields, FOR), told }
+    }
+}
+
+fn joined(fields: &Fields, name: &str) -> Vec<u8> {
+    fields.all(name).collect::<Vec<_>>().join(&b", "[..])
+}
+
+fn listed(hops: &[Hop]) -> Vec<u8> {
+    let name = |hop: &Hop| hop.address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+    hops.iter().map(name).collect::<Vec<_>>().join(", ").into_bytes()
+}
+
+/// Tells the upstream who asked, over what, and for which host and port.
+pub fn announce(fields: &mut Fields, arrival: &Arrival<'_>, trusted: &[IpNet]) {
+    let mut chain = Chain::default();
+    if is_trusted(arrival.peer, trusted) {
+        chain = Chain::read(fields);
+        fields.remove(FOR);
+        fields.remove(FORWARDED);
+        // No proxy writes these, so it is a client's words that it has let pass.
+        fields.retain(|name, _| !(is_claim(name) && name.contains(&b'_')));
+    } else {
+        // Those that we do not write (X-Forwarded-Server, -Prefix ...) are claims as well.
         fields.retain(|name, _| !is_claim(name));
     }
-    fields.remove(FOR);
-    if !chain.is_empty() {
-        fields.push(FOR.as_bytes(), &chain);
-    }
-    // What is left of these now is believed.
+    announce_origin(fields, arrival, chain.hops.first());
+    announce_chain(fields, arrival, chain);
+}
+
+/// What the client itself has asked for. What is there now is believed and stays.
+fn announce_origin(fields: &mut Fields, arrival: &Arrival<'_>, first: Option<&Hop>) {
     if !fields.has(PROTO) {
-        fields.push(PROTO.as_bytes(), if is_tls { b"https" } else { b"http" });
+        let told = first.and_then(|hop| hop.proto.as_deref());
+        fields.push(PROTO.as_bytes(), told.unwrap_or(arrival.proto()));
     }
-    if !fields.has(HOST) && !host.is_empty() {
-        fields.push(HOST.as_bytes(), host);
+    if !fields.has(HOST) {
+        let told = first.and_then(|hop| hop.host.as_deref()).unwrap_or(arrival.host);
+        if !told.is_empty() {
+            fields.push(HOST.as_bytes(), told);
+        }
     }
+    if !fields.has(PORT) {
+        let named = fields.first(HOST).and_then(Authority::parse).and_then(|host| host.port());
+        let is_https = fields.first(PROTO).is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"));
+        let port = named.unwrap_or(if is_https { 443 } else { 80 });
+        fields.push(PORT.as_bytes(), port.to_string().as_bytes());
+    }
+}
+
+fn announce_chain(fields: &mut Fields, arrival: &Arrival<'_>, mut chain: Chain) {
+    if let Some(peer) = arrival.peer {
+        if !chain.listed.is_empty() {
+            chain.listed.extend_from_slice(b", ");
+        }
+        chain.listed.extend_from_slice(peer.to_string().as_bytes());
+    }
+    if !chain.listed.is_empty() {
+        fields.push(FOR.as_bytes(), &chain.listed);
+    }
+    if chain.told.is_empty() {
+        if let Some(first) = chain.hops.first_mut() {
+            first.proto = fields.first(PROTO).map(<[u8]>::to_vec);
+            first.host = fields.first(HOST).map(<[u8]>::to_vec);
+        }
+        chain.hops.iter().for_each(|hop| write_hop(&mut chain.told, hop));
+    }
+    write_hop(&mut chain.told, &arrival.hop());
+    fields.push(FORWARDED.as_bytes(), &chain.told);
 }
 
 /// Whether a field of this name says who or what stood before us. `_` counts as `-`: to servers that give their
@@ -86,15 +171,35 @@ mod tests {
         vec!["10.0.0.0/8".parse().unwrap()]
     }
 
-    fn chain(text: &str) -> Fields {
+    fn fields(lines: &[(&str, &str)]) -> Fields {
         let mut fields = Fields::new();
-        fields.push(b"x-forwarded-for", text.as_bytes());
+        lines.iter().for_each(|(name, value)| fields.push(name.as_bytes(), value.as_bytes()));
         fields
+    }
+
+    fn chain(text: &str) -> Fields {
+        fields(&[("x-forwarded-for", text)])
+    }
+
+    fn ip(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
+    }
+
+    fn announced(peer: Option<IpAddr>, lines: &[(&str, &str)], is_tls: bool, host: &str) -> Vec<(String, String)> {
+        let mut fields = fields(lines);
+        announce(&mut fields, &Arrival { peer, is_tls, host: host.as_bytes() }, &nets());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut told: Vec<_> = fields.iter().map(|(name, value)| (text(name).to_lowercase(), text(value))).collect();
+        told.sort();
+        told
+    }
+
+    fn pairs(lines: &[(&str, &str)]) -> Vec<(String, String)> {
+        lines.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
     #[test]
     fn only_trusted_peers_are_believed() {
-        let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
         let claim = chain("1.1.1.1, 2.2.2.2, 10.0.0.7");
         assert_eq!(client(ip("9.9.9.9"), &claim, &nets()), ip("9.9.9.9"));
         assert_eq!(client(ip("10.0.0.1"), &claim, &nets()), ip("2.2.2.2"));
@@ -104,25 +209,68 @@ mod tests {
     }
 
     #[test]
-    fn claims_in_every_spelling_are_dropped() {
-        let mut fields = Fields::new();
-        for name in ["x-forwarded-PORT", "X_Forwarded_For", "Forwarded", "X-Real_IP", "x-forwarded", "forwarded-by"] {
-            fields.push(name.as_bytes(), b"1");
-        }
-        announce(&mut fields, None, &nets(), false, b"");
-        let left: Vec<&[u8]> = fields.iter().map(|(name, _)| name).collect();
-        assert_eq!(left, [&b"x-forwarded"[..], b"forwarded-by", PROTO.as_bytes()]);
+    fn forwarded_tells_the_client_as_well() {
+        let told = |value| fields(&[("Forwarded", value)]);
+        assert_eq!(client(ip("10.0.0.1"), &told("for=1.1.1.1, For=\"[2001:db8::1]:4\""), &nets()), ip("2001:db8::1"));
+        assert_eq!(client(ip("10.0.0.1"), &told("for=1.1.1.1, for=_hidden"), &nets()), ip("10.0.0.1"));
+        assert_eq!(client(ip("10.0.0.1"), &told("for=\"1.1.1.1"), &nets()), ip("10.0.0.1"));
+        assert_eq!(client(ip("9.9.9.9"), &told("for=1.1.1.1"), &nets()), ip("9.9.9.9"));
+        let both = fields(&[("Forwarded", "for=6.6.6.6"), ("X-Forwarded-For", "1.1.1.1")]);
+        assert_eq!(client(ip("10.0.0.1"), &both, &nets()), ip("1.1.1.1"));
     }
 
     #[test]
-    fn the_chain_is_appended_to_or_replaced() {
-        let mut fields = chain("1.1.1.1");
-        fields.push(b"Forwarded", b"for=1.1.1.1");
-        announce(&mut fields, Some("9.9.9.9".parse().unwrap()), &nets(), true, b"example.com");
-        assert_eq!(fields.first(FOR), Some(&b"9.9.9.9"[..]));
-        assert_eq!((fields.first(PROTO), fields.has("forwarded")), (Some(&b"https"[..]), false));
-        let mut fields = chain("1.1.1.1");
-        announce(&mut fields, Some("10.0.0.1".parse().unwrap()), &nets(), false, b"example.com");
-        assert_eq!(fields.first(FOR), Some(&b"1.1.1.1, 10.0.0.1"[..]));
+    fn claims_in_every_spelling_are_dropped() {
+        let names = ["x-forwarded-PREFIX", "X_Forwarded_For", "Forwarded", "X-Real_IP", "x-forwarded", "forwarded-by"];
+        let told = announced(None, &names.map(|name| (name, "1")), false, "");
+        let names: Vec<&str> = told.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["forwarded", "forwarded-by", "x-forwarded", "x-forwarded-port", "x-forwarded-proto"]);
+        assert_eq!(told[0].1, "for=unknown;proto=http");
+    }
+
+    #[test]
+    fn a_client_s_own_chain_is_replaced() {
+        let lies = [("X-Forwarded-For", "1.1.1.1"), ("Forwarded", "for=1.1.1.1"), ("X-Forwarded-Port", "1")];
+        let expected = pairs(&[
+            ("forwarded", "for=9.9.9.9;host=a.test;proto=https"),
+            ("x-forwarded-for", "9.9.9.9"),
+            ("x-forwarded-host", "a.test"),
+            ("x-forwarded-port", "443"),
+            ("x-forwarded-proto", "https"),
+        ]);
+        assert_eq!(announced(ip("9.9.9.9"), &lies, true, "a.test"), expected);
+    }
+
+    #[test]
+    fn a_trusted_chain_is_appended_to_in_both_fields() {
+        let told = [("X-Forwarded-For", "1.1.1.1"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "b.test")];
+        let expected = pairs(&[
+            ("forwarded", "for=1.1.1.1;host=b.test;proto=https, for=10.0.0.1;host=\"a.test:8080\";proto=http"),
+            ("x-forwarded-for", "1.1.1.1, 10.0.0.1"),
+            ("x-forwarded-host", "b.test"),
+            ("x-forwarded-port", "443"),
+            ("x-forwarded-proto", "https"),
+        ]);
+        assert_eq!(announced(ip("10.0.0.1"), &told, false, "a.test:8080"), expected);
+        let told = [("Forwarded", "for=1.1.1.1;by=_x;proto=https;host=\"b.test:99\"")];
+        let expected = pairs(&[
+            ("forwarded", "for=1.1.1.1;by=_x;proto=https;host=\"b.test:99\", for=10.0.0.1;host=a.test;proto=http"),
+            ("x-forwarded-for", "1.1.1.1, 10.0.0.1"),
+            ("x-forwarded-host", "b.test:99"),
+            ("x-forwarded-port", "99"),
+            ("x-forwarded-proto", "https"),
+        ]);
+        assert_eq!(announced(ip("10.0.0.1"), &told, false, "a.test"), expected);
+    }
+
+    #[test]
+    fn fields_that_disagree_are_made_to_agree() {
+        let told = [("X-Forwarded-For", "1.1.1.1, 10.0.0.2"), ("Forwarded", "for=6.6.6.6")];
+        let forwarded = announced(ip("10.0.0.1"), &told, false, "a.test").remove(0).1;
+        let expected = "for=1.1.1.1;host=a.test;proto=http, for=10.0.0.2, for=10.0.0.1;host=a.test;proto=http";
+        assert_eq!(forwarded, expected);
+        let told = [("X-Forwarded-For", "1.1.1.1"), ("Forwarded", "for=1.1.1.1;by=_x")];
+        let forwarded = announced(ip("10.0.0.1"), &told, false, "").remove(0).1;
+        assert_eq!(forwarded, "for=1.1.1.1;by=_x, for=10.0.0.1;proto=http");
     }
 }

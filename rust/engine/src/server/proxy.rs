@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::connection::Step;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, REQUEST_ID};
 use super::pump::{Pump, Stuck};
 use super::session::Session;
 use super::worker::Worker;
@@ -88,7 +88,13 @@ async fn ask(
 
 fn request_head(exchange: &Exchange, is_tls: bool, link: &Link) -> Vec<u8> {
     let mut fields = exchange.head.fields.clone();
+    let takes_trailers = fields.lists("TE", "trailers");
     strip_connection_fields(&mut fields);
+    if takes_trailers {
+        // It holds for the client, as trailers go through; and servers of gRPC insist on it (RFC 9110 §10.1.4).
+        fields.push(b"TE", b"trailers");
+        fields.push(b"Connection", b"TE");
+    }
     let mut fields = exchange.request_fields(fields, is_tls, &link.permit.endpoint().host);
     if exchange.head.body == BodyLength::Chunked {
         fields.push(b"Transfer-Encoding", b"chunked");
@@ -209,15 +215,25 @@ async fn respond(
 
 fn answer_head(exchange: &Exchange, head: &ResponseHead, chunked: bool, keep: bool) -> Vec<u8> {
     let mut fields = head.fields.clone();
+    let upgrades: Vec<u8> = fields.all("Upgrade").collect::<Vec<_>>().join(&b", "[..]);
     strip_connection_fields(&mut fields);
+    fields.set(REQUEST_ID, exchange.request_id.as_bytes());
     exchange.edit_response(&mut fields);
     if chunked {
         fields.push(b"Transfer-Encoding", b"chunked");
     }
-    match (keep, exchange.head.minor) {
-        (false, _) => fields.push(b"Connection", b"close"),
-        (true, 0) => fields.push(b"Connection", b"keep-alive"),
-        (true, _) => {}
+    // A 426 says nothing without the protocols that it asks for (RFC 9110 §15.5.22).
+    let asks_for = head.status == 426 && !upgrades.is_empty();
+    if asks_for {
+        fields.push(b"Upgrade", &upgrades);
+    }
+    match (asks_for, keep, exchange.head.minor) {
+        (true, false, _) => fields.push(b"Connection", b"Upgrade, close"),
+        (true, true, 0) => fields.push(b"Connection", b"Upgrade, keep-alive"),
+        (true, true, _) => fields.push(b"Connection", b"Upgrade"),
+        (false, false, _) => fields.push(b"Connection", b"close"),
+        (false, true, 0) => fields.push(b"Connection", b"keep-alive"),
+        (false, true, _) => {}
     }
     let mut bytes = Vec::with_capacity(1024);
     write_response(&mut bytes, head.status, Some(&head.reason), &fields);

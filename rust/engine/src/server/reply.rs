@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::answer;
 use super::connection::Step;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, REQUEST_ID};
 use super::leases;
 use super::plan::Answer;
 use super::session::Session;
@@ -31,7 +31,7 @@ impl Exchange {
         let go_on = self.may_go_on(session);
         let is_head = self.head.method == Method::Head;
         let Answer { status, fields, content_type, body, received } = answer;
-        let bytes = answer::write(*status, fields, content_type, body, !go_on, is_head);
+        let bytes = answer::write(*status, &self.named(fields), content_type, body, !go_on, is_head);
         self.count_handshake(worker, *status, "answered");
         self.answered(worker, *status, None, *received, body.len() as u64);
         self.send(session, &bytes, go_on).await
@@ -41,8 +41,7 @@ impl Exchange {
     pub async fn refuse(&self, worker: &Rc<Worker>, session: &mut Session, refusal: &Refusal) -> Step {
         let go_on = self.may_go_on(session) && refusal.status != 400;
         let is_head = self.head.method == Method::Head;
-        let mut fields = Fields::new();
-        fields.push(b"X-Request-ID", self.request_id.as_bytes());
+        let fields = self.named(&Fields::new());
         let bytes = answer::write_refusal(refusal, Some(&self.head.fields), &fields, !go_on, is_head);
         self.count_handshake(worker, refusal.status, refusal.reason);
         if !self.is_attempt {
@@ -52,6 +51,15 @@ impl Exchange {
         let record = log::Refusal { status: refusal.status, reason: refusal.reason, duration };
         write_log(&self.state, self.log_facts(&leases::name(self.connection)), Kind::Refusal(record));
         self.send(session, &bytes, go_on).await
+    }
+
+    /// The fields of an answer of ours, with the request's id in front.
+    fn named(&self, fields: &Fields) -> Fields {
+        let mut named = Fields::new();
+        named.push(REQUEST_ID.as_bytes(), self.request_id.as_bytes());
+        let others = fields.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(REQUEST_ID.as_bytes()));
+        others.for_each(|(name, value)| named.push(name, value));
+        named
     }
 
     async fn send(&self, session: &mut Session, bytes: &[u8], go_on: bool) -> Step {
