@@ -164,10 +164,15 @@ class _Writer:
             "tls": self._tls(f"{at}/tls", (*path, "tls"), listener.tls) if listener.tls else None,
             "proxy_protocol": [str(network) for network in listener.proxy_protocol],
             "trusted_proxies": [str(network) for network in listener.trusted_proxies],
-            "limits": {"connections": listener.limits.connections, "headers": listener.limits.headers},
+            "limits": {
+                "connections": listener.limits.connections,
+                "headers": listener.limits.headers,
+                "tls_handshakes": listener.limits.tls_handshakes,
+            },
             "head_timeout": listener.timeouts.head,
             "keep_alive": listener.timeouts.keep_alive,
             "tls_timeout": listener.timeouts.tls,
+            "tls_queue": listener.timeouts.tls_queue,
         }
 
     def _tls(self, at: str, path: KeyPath, tls: Tls) -> Json:

@@ -167,6 +167,8 @@ HELP: Mapping[str, str] = {
     "tidegate_http_requests_total": "Plain HTTP requests, by route and status.",
     "tidegate_log_dropped_total": "Lines of the access log that were lost because it could not be written in time.",
     "tidegate_panics_total": "Connections that were ended by a defect of the gateway.",
+    "tidegate_tls_handshakes": "TLS handshakes with clients under way, and those that wait for their turn.",
+    "tidegate_tls_handshakes_total": "TLS handshakes with clients that succeeded: full, or with a session resumed.",
     "tidegate_websocket_bytes_total": "Payload bytes of messages relayed, as on the wire, by direction.",
     "tidegate_websocket_closed_total": "WebSockets that ended, by Close code and cause.",
     "tidegate_websocket_connections": "WebSockets that are open.",

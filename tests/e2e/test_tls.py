@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 from tests.e2e.kit.bridge import attempt
 from tests.e2e.kit.certificates import Authority, client_context, serial_of
 from tests.e2e.kit.peers import EchoServer, answer_close, echoes, open_peer, running
-from tests.e2e.kit.sites import LOOPBACK, Config, reload, route, site
+from tests.e2e.kit.sites import LOOPBACK, Config, reload, route, site, until
 from tests.e2e.kit.wire import Wire, dial, request_bytes, soon
 from tidegate.testing import Gateway
 
@@ -207,6 +207,132 @@ async def test_a_client_certificate_cannot_be_evaded_by_a_handshake(secured: Sec
     assert await secured.get("admin.site.test", "site.test", "member") == 421
 
 
+# ---- sessions -------------------------------------------------------------------------------------------------------
+
+
+def visit(
+    secured: Secured,
+    name: str,
+    certificate: str | None = None,
+    session: ssl.SSLSession | None = None,
+    context: ssl.SSLContext | None = None,
+) -> tuple[bool, ssl.SSLSession | None]:
+    """Ask something on a new connection that offers `session`: whether it was taken, and the one for the next time."""
+    context = context or secured.context(certificate)
+    with (
+        socket.create_connection(("127.0.0.1", secured.gateway.port("edge")), timeout=10) as raw,
+        context.wrap_socket(raw, server_hostname=name, session=session) as wire,
+    ):
+        wire.sendall(request_bytes("GET /fixed", "Connection: close", host=name))
+        answer = b""
+        while more := wire.recv(4096):
+            answer += more
+        assert answer.endswith(b"here"), answer
+        return bool(wire.session_reused), wire.session
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+def test_sessions_are_resumed(secured: Secured, version: ssl.TLSVersion) -> None:
+    for name, certificate in [("site.test", None), ("maybe.site.test", "member"), ("admin.site.test", "member")]:
+        context = secured.context(certificate, minimum_version=version, maximum_version=version)
+        taken, session = visit(secured, name, context=context)
+        assert not taken
+        for _ in range(6):  # whichever worker it is
+            taken, session = visit(secured, name, session=session, context=context)
+            assert taken, name
+    metrics = secured.gateway.metrics()
+    assert metrics.value("tidegate_tls_handshakes_total", listener="edge", kind="resumed") >= 18
+    assert metrics.value("tidegate_tls_handshakes", listener="edge") == 0
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+def test_a_session_opens_no_other_door(secured: Secured, version: ssl.TLSVersion) -> None:
+    """A session without a client certificate, or for another name, is no session elsewhere."""
+    context = secured.context(minimum_version=version, maximum_version=version)
+    for name in ("site.test", "maybe.site.test", "modern.site.test")[: 2 if version == ssl.TLSVersion.TLSv1_2 else 3]:
+        _, session = visit(secured, name, context=context)
+        with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
+            visit(secured, "admin.site.test", session=session, context=context)
+        others = {"site.test", "maybe.site.test", "exact.site.test", "default.test"} - {name}
+        assert not any(visit(secured, other, session=session, context=context)[0] for other in others)
+    member = secured.context("member", minimum_version=version, maximum_version=version)
+    _, session = visit(secured, "admin.site.test", context=member)
+    assert not any(visit(secured, other, session=session, context=member)[0] for other in others)
+
+
+# ---- many at once ---------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def crowded(directory: Path, **timeouts: str) -> Iterator[Secured]:
+    """A gateway that takes two handshakes at once."""
+    authority = Authority(directory)
+    tls = {"certificates": [authority.issue("site", "site.test")]}
+    listener = {"bind": LOOPBACK, "tls": tls, "limits": {"tls_handshakes": 2}, "timeouts": timeouts}
+    config = site(route("own", respond="echo"), route("fixed", respond={"body": "here"}), listeners={"edge": listener})
+    with Gateway(config, directory=directory) as gateway:
+        yield Secured(gateway, directory, authority, authority, authority)
+
+
+def handshakes(gateway: Gateway, stage: str) -> float:
+    return gateway.metrics().value("tidegate_tls_handshakes", listener="edge", stage=stage)
+
+
+async def test_who_waits_too_long_is_closed(tmp_path: Path) -> None:
+    with crowded(tmp_path, tls="20s", tls_queue="400ms") as secured:
+        port = secured.gateway.port("edge")
+        async with (
+            secured.dial("site.test") as live,
+            dial(port),  # says nothing and takes no slot
+            dial(port) as first,
+            dial(port) as second,
+            dial(port) as third,
+        ):
+            await first.send(_client_hello())
+            await second.send(_client_hello())
+            await until(lambda: handshakes(secured.gateway, "running") == 2)
+            await third.send(_client_hello())
+            assert await third.rest() == b""
+            metrics = await asyncio.to_thread(secured.gateway.metrics)
+            assert metrics.value("tidegate_connections_failed_total", listener="edge", reason="tls_queue") == 1
+            assert await status(live, "site.test") == 200
+            first.reset()
+            assert await secured.get("site.test", "site.test") == 200
+        await until(lambda: handshakes(secured.gateway, "running") == 0)
+
+
+async def test_who_waits_gets_the_next_place(tmp_path: Path) -> None:
+    with crowded(tmp_path, tls="1500ms", tls_queue="20s") as secured:
+        port = secured.gateway.port("edge")
+        async with dial(port) as first, dial(port) as second:
+            await first.send(_client_hello())
+            await second.send(_client_hello())
+            await until(lambda: handshakes(secured.gateway, "running") == 2)
+            waiting = asyncio.create_task(secured.get("site.test", "site.test"))
+            await until(lambda: handshakes(secured.gateway, "waiting") == 1)
+            first.reset()
+            assert await waiting == 200
+
+
+async def test_a_flood_does_not_hold_live_connections_up(tmp_path: Path) -> None:
+    with crowded(tmp_path) as secured:
+
+        async def one() -> int:
+            return await secured.get("site.test", "site.test")
+
+        async with secured.dial("site.test") as live:
+            await live.send(attempt("/own").replace(b"gateway.test", b"site.test"))
+            assert (await live.head()).status == 101
+            flood = [asyncio.create_task(one()) for _ in range(100)]
+            echoed = 0
+            while not all(task.done() for task in flood):
+                await live.send(bytes([0x89, 0x80, 0, 0, 0, 0]))  # a Ping
+                assert await live.exactly(2) == bytes([0x8A, 0])
+                echoed += 1
+            assert await asyncio.gather(*flood) == [200] * 100
+            assert echoed > 20
+
+
 # ---- WebSockets -----------------------------------------------------------------------------------------------------
 
 
@@ -322,6 +448,27 @@ async def test_a_new_certificate_serves_within_a_second_and_live_ones_stay(own: 
             await live.send(bytes([0x89, 0x80, 0, 0, 0, 0]))  # a Ping
             assert await live.exactly(2) == bytes([0x8A, 0])
     assert min(took) < 1, took
+
+
+async def test_sessions_go_on_after_a_reload(own: Secured) -> None:
+    contexts = {name: own.context("member") for name in ("site.test", "admin.site.test")}
+    sessions = {name: visit(own, name, context=context)[1] for name, context in contexts.items()}
+    log = len(own.gateway.log())
+    own.authority.issue("wild", "site.test", "*.site.test")
+    await asyncio.to_thread(own.gateway.log().wait_for, event="reloaded", after=log)
+    for name, context in contexts.items():
+        taken, sessions[name] = visit(own, name, session=sessions[name], context=context)
+        assert taken, name
+    log = len(own.gateway.log())
+    fresh = Authority(own.directory, "clients")  # the file of a rule has other authorities now
+    await asyncio.to_thread(own.gateway.log().wait_for, event="reloaded", after=log)
+    with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
+        visit(own, "admin.site.test", session=sessions["admin.site.test"], context=contexts["admin.site.test"])
+    fresh.issue("member", "member@site.test")
+    taken, _ = visit(own, "admin.site.test", "member")
+    assert not taken
+    taken, _ = visit(own, "site.test", session=sessions["site.test"], context=contexts["site.test"])
+    assert taken
 
 
 async def test_a_bad_certificate_leaves_the_old_one(own: Secured) -> None:

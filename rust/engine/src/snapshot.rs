@@ -58,6 +58,8 @@ pub struct Listener {
     pub keep_alive: u64,
     /// How long a TLS handshake (and a PROXY header) may take.
     pub tls_timeout: u64,
+    /// How much of that a TLS handshake may wait for its turn.
+    pub tls_queue: u64,
 }
 
 /// A socket to listen on.
@@ -76,6 +78,8 @@ pub struct ListenerLimits {
     pub connections: Option<u64>,
     /// Bytes of a request head; more is 431.
     pub headers: u32,
+    /// TLS handshakes at once; more wait.
+    pub tls_handshakes: u32,
 }
 
 /// TLS towards the client. PEM texts travel beside the snapshot: a value here is the key to look them up by.

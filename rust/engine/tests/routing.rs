@@ -11,7 +11,8 @@ fn snapshot(routes: &[Value]) -> Snapshot {
     let place = json!({"file": "t.yaml", "line": 1});
     let listener = |name: &str| {
         json!({"name": name, "place": place, "binds": [], "tls": null, "proxy_protocol": [], "trusted_proxies": [],
-               "limits": {"connections": null, "headers": 32768}, "head_timeout": 1, "keep_alive": 1, "tls_timeout": 1})
+               "limits": {"connections": null, "headers": 32768, "tls_handshakes": 1}, "head_timeout": 1, "keep_alive": 1,
+               "tls_timeout": 1, "tls_queue": 1})
     };
     let routes: Vec<Value> = routes.iter().enumerate().map(|(index, route)| whole_route(index, route)).collect();
     let snapshot = json!({

@@ -100,10 +100,11 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
         tls: None,
         proxy_protocol: vec![],
         trusted_proxies: vec![],
-        limits: ListenerLimits { connections: None, headers: 1 },
+        limits: ListenerLimits { connections: None, headers: 1, tls_handshakes: 1 },
         head_timeout: 1,
         keep_alive: 1,
         tls_timeout: 1,
+        tls_queue: 1,
     };
     Snapshot {
         format: FORMAT,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use rustls::client::{ClientConnection, Resumption};
@@ -86,7 +87,12 @@ impl Listener {
     }
 
     fn build(&self) -> Result<ServerTls, Vec<Fault>> {
-        tls::build(&self.tls, &self.secrets, "/listeners/0/tls", &[b"http/1.1"])
+        self.build_after(None)
+    }
+
+    /// After a reload from `previous`.
+    fn build_after(&self, previous: Option<&ServerTls>) -> Result<ServerTls, Vec<Fault>> {
+        tls::build(&self.tls, &self.secrets, "/listeners/0/tls", &[b"http/1.1"], previous)
     }
 
     /// The faults as `pointer: message`; there must be some.
@@ -128,7 +134,7 @@ impl Client {
         };
         config.enable_sni = self.sni;
         config.alpn_protocols = self.alpn;
-        config.resumption = Resumption::in_memory_sessions(8);
+        config.resumption = Resumption::in_memory_sessions(64); // eight server names
         Arc::new(config)
     }
 }
@@ -358,6 +364,52 @@ fn sessions_do_not_cross_rules() {
         let refused = connect(&locked, &client, "a.test").unwrap_err();
         assert!(refused.contains("certificate"), "{refused}");
     }
+}
+
+/// A reload goes on with the sessions of rules that stay, and of no others.
+#[test]
+fn sessions_survive_a_reload() {
+    let (authority, other) = (authority(), self::authority());
+    let listener = |client_ca: &Authority| {
+        let required = rule(TlsVersion::V1_2, ClientAuth::Require);
+        let pair = issue(&authority, &["a.test", "locked.test"]); // a renewed certificate changes no rule
+        Listener::new(&[pair]).with_client_ca(client_ca.pem()).with_name("locked.test", required)
+    };
+    for version in [&TLS12, &TLS13] {
+        let identity = Some(issue(&authority, &["client.test"]));
+        let client = Client { identity, versions: vec![version], ..Client::new(&authority) }.config();
+        let before = listener(&authority).build().unwrap();
+        connect(&before, &client, "a.test").unwrap();
+        connect(&before, &client, "locked.test").unwrap();
+        let same = listener(&authority).build_after(Some(&before)).unwrap();
+        assert!(connect(&same, &client, "a.test").unwrap().resumed());
+        assert!(connect(&same, &client, "locked.test").unwrap().resumed());
+        let changed = listener(&other).build_after(Some(&same)).unwrap();
+        assert!(connect(&changed, &client, "a.test").unwrap().resumed());
+        let refused = connect(&changed, &client, "locked.test").unwrap_err();
+        assert!(refused.contains("certificate"), "{refused}");
+    }
+}
+
+#[test]
+fn a_session_ends_with_the_clients_certificate() {
+    let authority = authority();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["client.test".to_owned()]).unwrap();
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let end = Duration::from_secs(now().as_secs() + 2);
+    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + end;
+    let identity = Pair { cert: params.signed_by(&key, &authority).unwrap().pem(), key: key.serialize_pem() };
+    let listener = Listener::new(&[issue(&authority, &["a.test"])]).with_client_ca(authority.pem());
+    let tls = listener.with_rule(rule(TlsVersion::V1_2, ClientAuth::Require)).build().unwrap();
+    let client = Client { identity: Some(identity), ..Client::new(&authority) }.config();
+    let admitted = |session: &Session| tls.readmits(Some("a.test"), &session.server);
+    assert!(admitted(&connect(&tls, &client, "a.test").unwrap()));
+    let again = connect(&tls, &client, "a.test").unwrap();
+    assert!(again.resumed() && admitted(&again));
+    std::thread::sleep((end + Duration::from_secs(1)).saturating_sub(now())); // the certificate's time, to the second
+    let late = connect(&tls, &client, "a.test").unwrap();
+    assert!(late.resumed() && !admitted(&late));
 }
 
 #[test]

@@ -9,6 +9,7 @@ from tidegate.config.options.values import (
     Duration,
     Limit,
     NetworkValue,
+    Number,
     Options,
     PositiveDuration,
     ServerName,
@@ -66,6 +67,9 @@ class ListenerLimitsOptions(Options):
     """What clients of a listener may take."""
 
     connections: Limit = Field(None, description="Connections open at once; the next ones wait to be accepted.")
+    tls_handshakes: Annotated[int, Field(ge=1, le=1_000_000), Number] = Field(
+        2_000, description="TLS handshakes at once; the next ones wait for `timeouts.tls_queue`."
+    )
     headers: Size = Field(32 << 10, description="Bytes of a request's head; more is answered with 431.")
 
     @field_validator("headers")
@@ -82,6 +86,9 @@ class ListenerTimeoutsOptions(Options):
     head: PositiveDuration = Field(10_000, description="From a request's first byte to the end of its head.")
     keep_alive: Duration = Field(75_000, description="From an answer to the next request on the same connection.")
     tls: PositiveDuration = Field(10_000, description="For a TLS handshake, and for a PROXY header.")
+    tls_queue: PositiveDuration = Field(
+        5_000, description="The part of `tls` that a handshake may wait for its turn when there are many."
+    )
 
 
 class ListenerOptions(Options):

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use rustls::HandshakeKind;
 use rustls::server::Acceptor;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::connection;
+use super::handshakes;
 use super::listening::{ListenSocket, Listening, Occupancy};
 use super::permit::Permit;
 use super::session::{Session, TlsFacts};
@@ -174,7 +176,18 @@ async fn establish_on(
             let facts = TlsFacts { rule: server.rule(name.as_deref()), server_name: name };
             let config = server.config(facts.server_name.as_deref());
             let small = |session: &mut rustls::ServerConnection| session.set_buffer_limit(Some(tls::BUFFER_LIMIT));
-            let stream = start.into_stream_with(config, small).await.map_err(|_| "tls")?;
+            let gauges = worker.tallies.tls_gauges(state.generation, listener, &settings.name);
+            let patience = Duration::from_millis(settings.tls_queue);
+            let entered = handshakes::enter(&state.listeners[listener].slots, &worker.turns, &gauges, patience).await;
+            let (_place, turn) = entered.ok_or("tls_queue")?;
+            let handshake = start.into_stream_with(config, small);
+            drop(turn);
+            let stream = handshake.await.map_err(|_| "tls")?;
+            if !server.readmits(facts.server_name.as_deref(), stream.get_ref().1) {
+                return Err("tls");
+            }
+            let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+            worker.tallies.tls_handshake(&settings.name, if resumed { "resumed" } else { "full" });
             Ok(Session::new(Stream::Tls(Box::new(stream.into())), Vec::new(), peer, Some(facts), permit, id))
         }
     }

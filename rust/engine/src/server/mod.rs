@@ -8,6 +8,7 @@ mod echo;
 mod engine;
 mod exchange;
 mod forwarded;
+mod handshakes;
 mod leases;
 mod lifecycle;
 mod listening;

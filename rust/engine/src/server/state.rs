@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use super::handshakes::Slots;
 use super::listening::{BindKey, Occupancy};
 use crate::balance::Split;
 use crate::error::Fault;
@@ -36,6 +37,7 @@ pub struct ListenerState {
     pub name: Arc<str>,
     pub tls: Option<ServerTls>,
     pub occupancy: Arc<Occupancy>,
+    pub slots: Arc<Slots>,
 }
 
 #[derive(Debug)]
@@ -173,15 +175,18 @@ fn build_listeners(
     faults: &mut Vec<Fault>,
 ) -> Vec<ListenerState> {
     let build = |(index, listener): (usize, &snapshot::Listener)| {
-        let pointer = format!("/listeners/{index}/tls");
-        let tls = listener.tls.as_ref().map(|tls| tls::build(tls, secrets, &pointer, &[b"http/1.1"]));
+        let old = previous.and_then(|state| state.listeners.iter().find(|old| *old.name == *listener.name));
+        let (pointer, before) = (format!("/listeners/{index}/tls"), old.and_then(|old| old.tls.as_ref()));
+        let tls = listener.tls.as_ref().map(|tls| tls::build(tls, secrets, &pointer, &[b"http/1.1"], before));
         let tls = tls.transpose().unwrap_or_else(|more| {
             faults.extend(more);
             None
         });
-        let old = previous.and_then(|state| state.listeners.iter().find(|old| *old.name == *listener.name));
         let occupancy = old.map_or_else(Arc::default, |old| old.occupancy.clone());
-        ListenerState { name: listener.name.as_str().into(), tls, occupancy }
+        let count = listener.limits.tls_handshakes;
+        let slots = old.map(|old| &old.slots).filter(|slots| slots.is_same(count)).cloned();
+        let slots = slots.unwrap_or_else(|| Arc::new(Slots::new(count)));
+        ListenerState { name: listener.name.as_str().into(), tls, occupancy, slots }
     };
     snapshot.listeners.iter().enumerate().map(build).collect()
 }

@@ -4,6 +4,7 @@ use std::cell::{Cell as Slot, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::handshakes::Gauges;
 use crate::io::clock::{self, Millis};
 use crate::metrics::{Cell, Histogram, Metrics};
 use crate::relay::{End, RelayMetrics};
@@ -18,6 +19,7 @@ pub struct Tallies {
     generation: Slot<u64>,
     requests: RefCell<HashMap<(Option<usize>, u16), Requests>>,
     relays: RefCell<HashMap<usize, Arc<RelayMetrics>>>,
+    tls: RefCell<HashMap<usize, Gauges>>,
     paused_at: Slot<Millis>,
 }
 
@@ -43,6 +45,7 @@ impl Tallies {
             generation: Slot::new(0),
             requests: RefCell::default(),
             relays: RefCell::default(),
+            tls: RefCell::default(),
             paused_at: Slot::new(0),
         }
     }
@@ -51,6 +54,7 @@ impl Tallies {
         if self.generation.replace(generation) != generation {
             self.requests.borrow_mut().clear();
             self.relays.borrow_mut().clear();
+            self.tls.borrow_mut().clear();
         }
     }
 
@@ -63,6 +67,23 @@ impl Tallies {
     pub fn not_established(&self, listener: &str, reason: &str) {
         let labels = [("listener", listener), ("reason", reason)];
         self.metrics.counter("tidegate_connections_failed_total", &labels).add(1);
+    }
+
+    /// The gauges of the TLS handshakes of a listener.
+    pub fn tls_gauges(&self, generation: u64, index: usize, listener: &str) -> Gauges {
+        self.refresh(generation);
+        let gauge = |stage| {
+            let labels = [("listener", listener), ("stage", stage)];
+            self.metrics.gauge("tidegate_tls_handshakes", &labels)
+        };
+        let make = || Gauges { waiting: gauge("waiting"), running: gauge("running") };
+        self.tls.borrow_mut().entry(index).or_insert_with(make).clone()
+    }
+
+    /// A TLS handshake succeeded.
+    pub fn tls_handshake(&self, listener: &str, kind: &str) {
+        let labels = [("listener", listener), ("kind", kind)];
+        self.metrics.counter("tidegate_tls_handshakes_total", &labels).add(1);
     }
 
     /// Accepting paused. True when it is worth telling.

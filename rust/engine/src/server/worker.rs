@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::accept::{self, Accepted};
 use super::drain::{self, Pace};
+use super::handshakes::Turns;
 use super::leases::Leases;
 use super::listening::ListenSocket;
 use super::permit::Permit;
@@ -66,6 +67,8 @@ pub struct Worker {
     pub leases: Leases,
     pub pools: Pools,
     pub tallies: Tallies,
+    /// Of TLS handshakes.
+    pub turns: Turns,
 }
 
 /// Runs a worker until it is told to stop.
@@ -78,7 +81,8 @@ pub fn run(index: usize, shared: Arc<Shared>, peers: Arc<Vec<WorkerHandle>>, com
     };
     let (metrics, load) = (peers[index].metrics.clone(), peers[index].load.clone());
     let tallies = Tallies::new(metrics);
-    let worker = Rc::new(Worker { shared, peers, load, leases: Leases::default(), pools: Pools::default(), tallies });
+    let (leases, pools, turns) = (Leases::default(), Pools::default(), Turns::default());
+    let worker = Rc::new(Worker { shared, peers, load, leases, pools, tallies, turns });
     serve(&runtime, &worker, commands);
 }
 

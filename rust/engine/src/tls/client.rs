@@ -94,7 +94,7 @@ fn configure(
     Ok(config)
 }
 
-/// Server names whose sessions are kept.
+/// Sessions that are kept; rustls keeps up to eight for each server name.
 const SESSIONS: usize = 256;
 
 fn identity(tls: &UpstreamTls, secrets: &Secrets, pointer: &str) -> Checked<Option<Arc<dyn ResolvesClientCert>>> {

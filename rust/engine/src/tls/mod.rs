@@ -19,8 +19,8 @@ mod x509;
 use std::collections::hash_map::{Entry, HashMap};
 use std::sync::{Arc, LazyLock};
 
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{CommonState, ServerConfig};
 
 use self::certificate::{Certificate, Certificates, Secrets};
 pub use self::client::{ClientTls, Mistrust, build_client};
@@ -46,7 +46,8 @@ pub struct ServerTls {
     expiries: Vec<(String, u64)>,
 }
 
-/// Builds the TLS of a listener, offering the protocols `alpn`, best first; clients without ALPN are taken too.
+/// Builds the TLS of a listener, offering the protocols `alpn`, best first; clients without ALPN are taken too. Sessions
+/// go on under the rules that are in `previous`, the TLS of the same listener in the configuration before.
 ///
 /// `secrets` are the PEM texts by the names in `tls`, `pointer` is where `tls` stands in the snapshot. All faults are
 /// reported, not only the first.
@@ -55,6 +56,7 @@ pub fn build(
     secrets: &HashMap<String, Vec<u8>>,
     pointer: &str,
     alpn: &[&[u8]],
+    previous: Option<&ServerTls>,
 ) -> Result<ServerTls, Vec<Fault>> {
     let loaded = certificates(tls, secrets, &format!("{pointer}/certificates"));
     let default = plan(&tls.rule, secrets, &format!("{pointer}/rule"));
@@ -62,7 +64,7 @@ pub fn build(
     let (loaded, (default, by_name)) = both(loaded, both(default, by_name))?;
     let certificates = Certificates::new(&loaded);
     let certificates = Arc::new(certificates.ok_or_else(|| one(pointer, "there is no certificate"))?);
-    let mut domains = Domains::new(&PROVIDER, certificates.clone(), alpn);
+    let mut domains = Domains::new(&PROVIDER, certificates.clone(), alpn, previous);
     let mut serve = |plan| domains.rule(plan).map_err(|why| one(pointer, why));
     let mut names = Names::default();
     for (name, plan) in by_name {
@@ -80,6 +82,16 @@ impl ServerTls {
     /// The rule that a connection with that server name is made under.
     pub fn rule<'n>(&self, server_name: impl Into<Option<&'n str>>) -> RuleId {
         self.under(server_name.into()).id
+    }
+
+    /// Whether a finished handshake may stand: the certificate that a resumed session remembers is verified again.
+    pub fn readmits(&self, server_name: Option<&str>, connection: &CommonState) -> bool {
+        self.under(server_name).readmits(connection)
+    }
+
+    /// The rules, each as often as it is used.
+    fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.by_name.values().chain([&self.default])
     }
 
     /// Whether some certificate names `host`: a DNS name, or an address with or without brackets, without a port.

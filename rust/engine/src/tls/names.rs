@@ -29,6 +29,11 @@ impl<T> Names<T> {
         }
     }
 
+    /// All values.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.exact.values().chain(self.wildcard.values())
+    }
+
     /// The value for a name that a client asks for.
     pub fn find(&self, name: &str) -> Option<&T> {
         let name = normal(name);

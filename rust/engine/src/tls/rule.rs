@@ -2,8 +2,10 @@
 //!
 //! A rule is one domain of session resumption. A ticket stands for a handshake, client certificate included, and rustls
 //! does not look whether the certificate would pass the verifier of the configuration that takes the ticket. So each
-//! rule has a ticketer of its own, and a ticket from under another rule is just no ticket. There is no session store
-//! (tickets are enough and cost us no memory) and no 0-RTT, which can be replayed (RFC 8446 §8).
+//! rule has a ticketer of its own, and a ticket from under another rule, or another server name (rustls sees to that),
+//! is just no ticket. The ticketer goes on after a reload as long as the rule is the same, authorities included; and as
+//! a ticket may live longer than the client's certificate, that one is verified again when a session is resumed. There
+//! is no session store (tickets are enough and cost us no memory) and no 0-RTT, which can be replayed (RFC 8446 §8).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,11 +13,13 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::pki_types::UnixTime;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{CommonState, HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
+use super::ServerTls;
 use super::certificate::{Certificates, Secrets, chain, secret};
 use crate::snapshot::{ClientAuth, TlsRule, TlsVersion};
 
@@ -36,6 +40,20 @@ pub(super) struct Plan {
 pub(super) struct Rule {
     pub id: RuleId,
     pub config: Arc<ServerConfig>,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl Rule {
+    /// Whether a finished handshake may stand.
+    pub fn readmits(&self, connection: &CommonState) -> bool {
+        if connection.handshake_kind() != Some(HandshakeKind::Resumed) || !self.verifier.offer_client_auth() {
+            return true;
+        }
+        match connection.peer_certificates() {
+            None | Some([]) => !self.verifier.client_auth_mandatory(),
+            Some([own, rest @ ..]) => self.verifier.verify_client_cert(own, rest, UnixTime::now()).is_ok(),
+        }
+    }
 }
 
 impl Plan {
@@ -84,11 +102,17 @@ pub(super) struct Domains<'b> {
     certificates: Arc<Certificates>,
     alpn: &'b [&'b [u8]],
     rules: HashMap<RuleId, Rule>,
+    previous: Option<&'b ServerTls>,
 }
 
 impl<'b> Domains<'b> {
-    pub fn new(provider: &'b Arc<CryptoProvider>, certificates: Arc<Certificates>, alpn: &'b [&'b [u8]]) -> Self {
-        Self { provider, certificates, alpn, rules: HashMap::new() }
+    pub fn new(
+        provider: &'b Arc<CryptoProvider>,
+        certificates: Arc<Certificates>,
+        alpn: &'b [&'b [u8]],
+        previous: Option<&'b ServerTls>,
+    ) -> Self {
+        Self { provider, certificates, alpn, rules: HashMap::new(), previous }
     }
 
     /// The rule of that plan; `Err` says why the crypto provider cannot serve it.
@@ -96,21 +120,27 @@ impl<'b> Domains<'b> {
         if let Some(rule) = self.rules.get(&plan.id) {
             return Ok(rule.clone());
         }
-        let id = plan.id;
+        let (id, verifier) = (plan.id, plan.verifier.clone());
         let config = self.config(plan).map_err(|error| error.to_string())?;
-        let rule = Rule { id, config: Arc::new(config) };
+        let rule = Rule { id, config: Arc::new(config), verifier };
         self.rules.insert(id, rule.clone());
         Ok(rule)
     }
 
+    fn ticketer(&self, id: RuleId) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+        let old = self.previous.and_then(|previous| previous.rules().find(|rule| rule.id == id));
+        old.map_or_else(Ticketer::new, |old| Ok(old.config.ticketer.clone()))
+    }
+
     fn config(&self, plan: Plan) -> Result<ServerConfig, rustls::Error> {
+        let id = plan.id;
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(versions(plan.least))?
             .with_client_cert_verifier(plan.verifier)
             .with_cert_resolver(self.certificates.clone());
         config.alpn_protocols = self.alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = Ticketer::new()?;
+        config.ticketer = self.ticketer(id)?;
         config.max_early_data_size = 0;
         config.send_half_rtt_data = false;
         Ok(config)
