@@ -88,7 +88,8 @@ fn prepare_downstream(socket: &Socket) -> io::Result<()> {
 }
 
 fn prepare_liveness(socket: SockRef<'_>) -> io::Result<()> {
-    let keepalive = TcpKeepalive::new().with_time(USER_TIMEOUT).with_interval(Duration::from_secs(10)).with_retries(3);
+    // How many probes may fail is not said: the user timeout decides that (tcp(7)).
+    let keepalive = TcpKeepalive::new().with_time(USER_TIMEOUT).with_interval(Duration::from_secs(10));
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }

@@ -25,6 +25,15 @@ impl Outbox {
         &mut self.bytes
     }
 
+    /// Keeps bytes behind those that are there. The first ones choose the size of the buffer, a power of two: leftovers
+    /// of any length would each take another kind of block from the allocator, which keeps a stock of every kind.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve_exact(bytes.len().next_power_of_two());
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
     /// Forgets what is left; returns how many bytes that were.
     pub fn discard(&mut self) -> usize {
         let left = self.bytes.len() - self.sent;

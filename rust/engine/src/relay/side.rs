@@ -159,7 +159,7 @@ impl Side {
             self.unflushed = matches!(self.stream, Stream::Tls(_));
         }
         if !rest.is_empty() {
-            self.outbox.tail().extend_from_slice(rest);
+            self.outbox.push(rest);
         }
     }
 

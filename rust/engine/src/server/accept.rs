@@ -126,7 +126,8 @@ fn dispatch(
 
 /// Starts to serve a connection on this worker.
 pub fn serve(worker: &Rc<Worker>, accepted: Accepted) {
-    tokio::task::spawn_local(connection::serve(worker.clone(), accepted));
+    // In a box: the runtime copies what it is given several times over, and this is some KiB.
+    tokio::task::spawn_local(Box::pin(connection::serve(worker.clone(), accepted)));
 }
 
 /// PROXY header and TLS, as the listener has them. None when the connection is not worth an answer; it was counted.
