@@ -10,6 +10,8 @@ PYTHON ?= $(shell bin=$$(for name in python3 python3.14 python3.13 python3.12 py
 	  && { echo $$name; break; }; done); echo $$bin)
 CONFIG ?=
 FUZZ_SECONDS ?= 60
+CASES ?=
+LEGS ?=
 PYTEST_WORKERS ?= auto
 
 VENV := .venv
@@ -22,7 +24,7 @@ unexport PYTHONPATH PYTHONHOME
 # Whatever the engine is built from: the build is skipped while none of it is newer than the last one.
 ENGINE := Cargo.toml $(wildcard Cargo.lock) pyproject.toml $(shell find rust/engine/src rust/engine/Cargo.toml rust/door -type f)
 
-.PHONY: help run test check format bench fuzz docs lock clean tools engine-release engine-dev lint-rust lint-python licences
+.PHONY: help run test check format bench fuzz conformance docs lock clean tools engine-release engine-dev lint-rust lint-python licences
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -51,6 +53,9 @@ fuzz: tools ## each fuzz target for FUZZ_SECONDS
 	cd rust/engine && for target in $$(cargo +nightly fuzz list); do \
 	  echo "== $$target"; cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -timeout=10; done
 
+conformance: engine-release $(VENV)/.dev ## the Autobahn test suite through the gateway, or CASES='7.* 12.*.1'
+	$(BIN)/python -m tests.conformance $(if $(CASES),--cases "$(CASES)") $(if $(LEGS),--legs "$(LEGS)") $(CONFORMANCE_ARGS)
+
 docs: engine-dev ## regenerates what docs/ takes from the code
 	$(BIN)/tidegate schema --reference > docs/reference/configuration.md
 
@@ -58,7 +63,7 @@ lock: tools ## pins the newest Python packages that pyproject.toml allows
 	$(PYTHON) requirements/lock.py
 
 clean: ## removes what was built here
-	rm -rf $(VENV) target python/tidegate/_engine*.so
+	rm -rf $(VENV) .cache target python/tidegate/_engine*.so
 
 # ---- parts --------------------------------------------------------------------------------------------------------
 

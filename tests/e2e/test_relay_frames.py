@@ -271,8 +271,8 @@ async def is_broken(
     told = await innocent.frame()
     assert told.code == (1001 if side == "client" else 1011)
     assert told.reason.startswith("gw:")
-    assert (await offender.closed()).code == code
     await innocent.send(close(told.code))
+    assert (await offender.closed()).code == code
     innocent.wire.finish()
     await innocent.wire.ended()
     await offender.wire.close()
@@ -354,8 +354,10 @@ async def test_an_offender_that_goes_on_sending_still_reads_its_close(bridge: Br
     async with bridge.open("plain") as pair:
         offender, innocent = facing(pair, side)
         offender.wire.push(offender.encode(Frame(3, b"x"), *[binary(b"y" * 100_000)] * 30))
+        told = await innocent.frame()
+        assert told.code == (1001 if side == "client" else 1011)
+        await innocent.send(told)
         assert (await offender.closed()).code == 1002
-        assert (await innocent.frame()).code == (1001 if side == "client" else 1011)
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -366,10 +368,45 @@ async def test_a_close_waits_for_the_end_of_the_frame_that_is_on_its_way(bridge:
         await innocent.wire.send(whole[:500])
         await offender.wire.exactly(2)
         await offender.send(Frame(3))
-        assert (await innocent.frame()).code == (1001 if side == "client" else 1011)
+        told = await innocent.frame()
+        assert told.code == (1001 if side == "client" else 1011)
         await innocent.wire.send(whole[500:])
         assert await offender.wire.exactly(len(whole) - 2) == whole[2:]
+        await innocent.send(told)
         assert (await offender.closed()).code == 1002
+
+
+@pytest.mark.parametrize("side", SIDES)
+async def test_an_offender_gets_the_answers_to_what_was_valid_before_its_close(bridge: Bridge, side: str) -> None:
+    async with bridge.open("plain") as pair:
+        offender, innocent = facing(pair, side)
+        await offender.send(text("question"), Frame(3))
+        await innocent.expect(text("question"))
+        told = await innocent.frame()
+        answers = [text("answer"), binary(b"y" * 300_000), ping(b"?")]
+        innocent.wire.push(innocent.encode(*answers, told))
+        await offender.expect(*answers)
+        closed = await offender.closed()
+        assert (closed.code, closed.reason[:3]) == (1002, "gw:")
+
+
+@pytest.mark.parametrize("side", SIDES)
+async def test_the_close_for_an_offender_is_ours_whatever_the_other_side_says(bridge: Bridge, side: str) -> None:
+    async with bridge.open("plain") as pair:
+        offender, innocent = facing(pair, side)
+        await offender.send(Frame(3))
+        assert (await innocent.frame()).op == Op.CLOSE
+        await innocent.send(close(4000, "its own words"))
+        assert (await offender.closed()).code == 1002
+
+
+@pytest.mark.parametrize("side", SIDES)
+async def test_an_offender_does_not_wait_for_a_silent_other_side(bridge: Bridge, side: str) -> None:
+    async with bridge.open("plain") as pair:
+        offender, innocent = facing(pair, side)
+        await offender.send(Frame(3))
+        assert (await offender.closed()).code == 1002
+        assert (await innocent.frame()).op == Op.CLOSE
 
 
 @pytest.mark.parametrize("side", SIDES)

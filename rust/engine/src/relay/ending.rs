@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | a valid Close | answers are awaited | gets it untouched |
 //! | the client is lost | FIN | FIN, or a Close where `on_client_lost` says one |
-//! | the upstream is lost | FIN | `close_codes.upstream_lost`; the client's own code if it had said one |
-//! | a broken rule | 1002 or 1009 | 1001 (upstream) or 1011 (client) |
+//! | the upstream is lost | FIN | `close_codes.upstream_lost`; the client's own code if it had said a sound one |
+//! | a broken rule | 1002 or 1009, after what the other side still had to say | 1001 (upstream) or 1011 (client) |
 //! | an end of ours | – | the client gets our code first; the upstream 1001 after the client's Close, end or 2 s |
 //!
 //! The first cause stays. A Close of ours goes only between frames of its direction; where the sender is gone in the
@@ -87,7 +87,8 @@ impl Relay {
     pub(super) fn passes_close(&mut self, from: Role, control: &Control) -> bool {
         let (sender, receiver) = self.direction(from);
         let answers_ours = sender.close_told.is_some_and(|told| told == control.code);
-        receiver.told == Told::Open && !answers_ours
+        let is_condemned = receiver.due.as_ref().is_some_and(|due| due.place == Stop::Never);
+        receiver.told == Told::Open && !answers_ours && !is_condemned
     }
 
     /// A side's Close was seen, and passed on or not.
@@ -97,6 +98,7 @@ impl Relay {
         let (sender, receiver) = self.direction(from);
         sender.heard = Heard::Close;
         sender.close_heard = Some(control.code);
+        sender.is_answerable = ws::close::is_sound(control.payload());
         if passed {
             receiver.due = None;
             receiver.tell_close(now + FOREIGN_CLOSE);
@@ -120,7 +122,8 @@ impl Relay {
         self.hurry();
     }
 
-    /// A side broke a rule of the protocol.
+    /// A side broke a rule of the protocol. The other one is told at once. What it still says, in answer to all that was
+    /// valid, goes to the offender before the offender's own Close.
     pub(super) fn violated(&mut self, from: Role, violation: &Violation) {
         let code = violation.close_code();
         let cause = if code == 1009 { Cause::MessageTooBig } else { Cause::ProtocolError };
@@ -133,7 +136,7 @@ impl Relay {
         let (offender, other) = self.direction(from);
         offender.heard = Heard::Ignored;
         offender.partial = Vec::new();
-        offender.expect(code, format!("gw: {}", violation.text()), patience);
+        offender.expect_last(code, format!("gw: {}", violation.text()), patience);
         other.expect(innocent, "gw: the other side broke the protocol", patience);
         self.hurry();
     }
@@ -165,15 +168,20 @@ impl Relay {
             return;
         }
         let boundary = sender.observer.at_frame_boundary();
-        let no_more = sender.heard != Heard::Open || clock::now() >= due.patience;
-        let place = if due.place == Stop::AtMessage { sender.observer.at_message_boundary() } else { boundary };
+        let now = clock::now();
+        let no_more = sender.heard != Heard::Open || now >= due.patience;
+        let place = match due.place {
+            Stop::AtMessage => sender.observer.at_message_boundary(),
+            Stop::AtFrame => boundary,
+            Stop::Never => false,
+        };
         if place || (no_more && boundary) {
             receiver.say_close(to, &due);
-            receiver.tell_close(clock::now() + DELIVERY);
+            receiver.tell_close(now + DELIVERY);
             self.hurry();
         } else if no_more {
             receiver.told = Told::Fin;
-            receiver.deadline = Some(clock::now() + DELIVERY);
+            receiver.deadline = Some(now + DELIVERY);
             self.hurry();
         } else {
             receiver.due = Some(due);
@@ -285,8 +293,8 @@ impl Relay {
 /// The Close for a receiver after the sender is gone; `None` is FIN alone.
 fn last_words(cause: Cause, gone: Role, receiver: &Side, settings: &WebSocket) -> Option<(Option<u16>, &'static str)> {
     if let Some(code) = receiver.close_heard {
-        // It had said goodbye; the one who should have answered is gone.
-        return Some((code, ""));
+        // It had said goodbye; the one who should have answered is gone, perhaps for what the goodbye was.
+        return receiver.is_answerable.then_some((code, ""));
     }
     match (gone, cause) {
         (Role::Client, Cause::ClientLost | Cause::Client) => {
@@ -339,9 +347,17 @@ impl Side {
 
     /// Makes a Close due, unless one is on its way.
     fn expect(&mut self, code: u16, reason: impl Into<Cow<'static, str>>, patience: Millis) {
+        self.expect_at(Stop::AtFrame, code, reason.into(), patience);
+    }
+
+    /// Makes a Close due for when the other side has said its last word.
+    fn expect_last(&mut self, code: u16, reason: impl Into<Cow<'static, str>>, patience: Millis) {
+        self.expect_at(Stop::Never, code, reason.into(), patience);
+    }
+
+    fn expect_at(&mut self, place: Stop, code: u16, reason: Cow<'static, str>, patience: Millis) {
         if self.told == Told::Open {
-            self.due =
-                Some(Due { code: Some(code), reason: reason.into(), retry: None, place: Stop::AtFrame, patience });
+            self.due = Some(Due { code: Some(code), reason, retry: None, place, patience });
         }
     }
 

@@ -59,6 +59,7 @@ pub struct Due {
     pub reason: Cow<'static, str>,
     /// Seconds to say in the reason as `retry=`.
     pub retry: Option<u8>,
+    /// `Never` is no place between frames: it waits until the other side has said its last word.
     pub place: Stop,
     /// When the nearest frame boundary must do, or the cut.
     pub patience: Millis,
@@ -95,6 +96,8 @@ pub struct Side {
     pub told: Told,
     /// The Close it sent: `Some(None)` is one without a code.
     pub close_heard: Option<Option<u16>>,
+    /// Whether that Close was one that may be answered for a side that is gone.
+    pub is_answerable: bool,
     /// The Close of ours that it was told.
     pub close_told: Option<Option<u16>>,
     pub due: Option<Due>,
@@ -129,6 +132,7 @@ impl Side {
             heard: Heard::Open,
             told: Told::Open,
             close_heard: None,
+            is_answerable: false,
             close_told: None,
             due: None,
             ping: Ping::None,

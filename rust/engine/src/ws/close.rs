@@ -26,6 +26,14 @@ pub fn is_valid(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 1016..=4999)
 }
 
+/// Whether an endpoint takes a Close with this payload for what it says. Ours pass on more than that: unassigned codes, and
+/// reasons that some server cut in the middle of a character; but nobody is to be answered with such a Close.
+pub fn is_sound(payload: &[u8]) -> bool {
+    let is_assigned = |code| is_valid(code) && !(1016..3000).contains(&code);
+    code(payload).is_ok_and(|code| code.is_none_or(is_assigned))
+        && std::str::from_utf8(payload.get(2..).unwrap_or_default()).is_ok()
+}
+
 /// A Close payload that no endpoint may send: one byte long, or with a code that [`is_valid`] refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadClose;
@@ -80,6 +88,14 @@ mod tests {
         assert_eq!(code(b"\x03\xe8"), Ok(Some(1000)));
         assert_eq!(code(b"\x0f\xa1bye"), Ok(Some(4001)));
         assert_eq!(code(b"\x03\xed"), Err(BadClose));
+    }
+
+    #[test]
+    fn sound_ones_have_assigned_codes_and_whole_characters() {
+        let sound: [&[u8]; 4] = [b"", b"\x03\xe8", b"\x03\xe8\xc3\xa9", b"\x0f\xa1bye"];
+        assert!(sound.iter().all(|payload| is_sound(payload)));
+        let unsound: [&[u8]; 5] = [b"\x03", b"\x03\xed", b"\x03\xf8", b"\x0b\xb7", b"\x03\xe8\xc3"];
+        assert!(unsound.iter().all(|payload| !is_sound(payload)));
     }
 
     #[test]
