@@ -31,9 +31,11 @@ from tidegate.config.options.route import (
     HostOptions,
     MatchOptions,
     PathOptions,
+    RetryOptions,
     RewriteOptions,
     TestOptions,
 )
+from tidegate.config.options.upstream import BalanceOptions, EjectOptions
 from tidegate.config.options.websocket import PingOptions
 from tidegate.errors import Place, Problem, in_order
 
@@ -264,6 +266,7 @@ class _Writer:
             **self._both_edits(at, (*path, "headers"), forward.headers),
             "handshake_timeout": forward.timeouts.handshake,
             "request_timeout": forward.timeouts.request,
+            "retry": _retry(forward.retry),
         }
 
     def _both_edits(self, at: str, path: KeyPath, headers: HeadersOptions) -> Json:
@@ -301,7 +304,7 @@ class _Writer:
         return {
             "name": upstream.name,
             "place": self._place(path),
-            "balance": upstream.balance,
+            "balance": _balance(upstream.balance),
             "endpoints": [
                 {
                     "name": endpoint.url.spelling,
@@ -314,6 +317,7 @@ class _Writer:
             ],
             "connect_timeout": upstream.connect_timeout,
             "pool": {"idle": upstream.pool.idle, "idle_timeout": upstream.pool.idle_timeout},
+            "eject": _eject(upstream.eject) if upstream.eject else None,
             "tls": self._upstream_tls(f"{at}/tls", (*path, "tls"), upstream.tls) if upstream.tls else None,
         }
 
@@ -390,6 +394,24 @@ def _ping(ping: PingOptions) -> Json:
         "downstream": "downstream" in ping.to,
         "upstream": "upstream" in ping.to,
     }
+
+
+def _retry(retry: RetryOptions) -> Json:
+    statuses = [cause for cause in retry.on if cause != "connect"]
+    return {"attempts": retry.attempts, "connect": "connect" in retry.on, "statuses": statuses}
+
+
+def _balance(balance: str | BalanceOptions) -> Json | str:
+    if isinstance(balance, str):
+        return balance
+    if isinstance(balance.hash, str):
+        return {"hash": balance.hash}
+    kind, name = balance.hash.chosen
+    return {"hash": {kind: name}}
+
+
+def _eject(eject: EjectOptions) -> Json:
+    return {"failures": eject.failures, "for": eject.for_, "at_most": eject.at_most}
 
 
 def _target(target: Target) -> Json:

@@ -19,10 +19,11 @@ from tidegate.config.options.route import (
     HostOptions,
     MatchOptions,
     RespondOptions,
+    RetryOptions,
     RewriteOptions,
     RouteTimeoutsOptions,
 )
-from tidegate.config.options.upstream import EndpointOptions, PoolOptions
+from tidegate.config.options.upstream import BalanceOptions, EjectOptions, EndpointOptions, PoolOptions
 from tidegate.config.options.websocket import CloseCodesOptions, PingOptions
 from tidegate.errors import Place, Problem
 
@@ -145,6 +146,7 @@ class Forward:
     host: Literal["preserve", "upstream"] | HostOptions
     headers: HeadersOptions
     timeouts: RouteTimeoutsOptions
+    retry: RetryOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,8 @@ class Upstream:
     name: str
     path: KeyPath
     endpoints: tuple[EndpointOptions, ...]
-    balance: Literal["round_robin", "random", "least_connections", "two_choices"]
+    balance: Literal["round_robin", "random", "least_connections", "two_choices"] | BalanceOptions
+    eject: EjectOptions | None
     pool: PoolOptions
     connect_timeout: int
     tls: UpstreamTls | None

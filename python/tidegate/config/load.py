@@ -254,6 +254,7 @@ def _upstream(name: str, path: KeyPath, options: UpstreamOptions, tls: UpstreamT
         path=path,
         endpoints=options.endpoints,
         balance=options.balance,
+        eject=options.eject,
         pool=options.pool,
         connect_timeout=options.connect_timeout,
         tls=tls,

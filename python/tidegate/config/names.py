@@ -11,6 +11,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from tidegate.config.units import UnitError
 
 __all__ = [
+    "cookie_name",
     "header_name",
     "header_value",
     "host_name",
@@ -110,6 +111,13 @@ def header_name(text: str) -> str:
     """A header's name, as written."""
     if not _TOKEN.fullmatch(text):
         raise UnitError(f"'{text}' is not a header's name", "expected letters, digits and '-'")
+    return text
+
+
+def cookie_name(text: str) -> str:
+    """A cookie's name (RFC 6265 §4.1.1): a token, compared with case."""
+    if not _TOKEN.fullmatch(text):
+        raise UnitError(f"'{text}' is not a cookie's name", "expected a name without spaces and separators")
     return text
 
 

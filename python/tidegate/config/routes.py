@@ -124,7 +124,8 @@ class RouteTable:
         headers = options.headers
         if options.to is not None:
             self._check_rewrite(options, path)
-            return Forward(tuple(options.to.items()), options.rewrite, options.host, headers, options.timeouts)
+            to = tuple(options.to.items())
+            return Forward(to, options.rewrite, options.host, headers, options.timeouts, options.retry)
         if options.redirect is not None:
             return Redirect(options.redirect.to, options.redirect.status, headers.response)
         return Respond(options.respond, headers.response) if options.respond is not None else None
@@ -143,7 +144,7 @@ class RouteTable:
         """Keys that would do nothing beside this action."""
         if action not in ("redirect", "respond"):
             return
-        idle: list[KeyPath] = [(key,) for key in ("rewrite", "host", "timeouts") if key in options.written]
+        idle: list[KeyPath] = [(key,) for key in ("rewrite", "host", "timeouts", "retry") if key in options.written]
         if "request" in options.headers.written:
             idle.append(("headers", "request"))
         if options.respond in ("echo", "ready") and "response" in options.headers.written:

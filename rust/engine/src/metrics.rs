@@ -22,6 +22,11 @@ impl Cell {
         self.0.store(self.0.load(Relaxed).wrapping_sub(amount), Relaxed);
     }
 
+    /// At least `value` from now on.
+    pub fn raise(&self, value: u64) {
+        self.0.store(self.value().max(value), Relaxed);
+    }
+
     pub fn value(&self) -> u64 {
         self.0.load(Relaxed)
     }

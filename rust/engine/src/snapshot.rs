@@ -239,6 +239,19 @@ pub struct Forward {
     pub handshake_timeout: u64,
     /// From the head of a plain request to the head of its answer; `null` is never.
     pub request_timeout: Option<u64>,
+    pub retry: Retry,
+}
+
+/// When another endpoint is asked.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// Tries at most, the first included; `null` is each endpoint once.
+    pub attempts: Option<u32>,
+    /// When there is no connection.
+    pub connect: bool,
+    /// When the answer has one of these, and asking twice does no harm.
+    pub statuses: Vec<u16>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
@@ -373,6 +386,8 @@ pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
     pub connect_timeout: u64,
     pub pool: Pool,
+    /// `null`: never.
+    pub eject: Option<Eject>,
     /// For the endpoints that want it; `null` when there are none.
     pub tls: Option<UpstreamTls>,
 }
@@ -420,13 +435,40 @@ impl From<PeerName> for String {
     }
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Balance {
     RoundRobin,
     Random,
     TwoChoices,
     LeastConnections,
+    Hash(HashKey),
+}
+
+/// What stays with one endpoint.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum HashKey {
+    ClientIp,
+    /// The first field of this name.
+    Header(String),
+    /// The first cookie of this name.
+    Cookie(String),
+    /// The first query parameter of this name.
+    Query(String),
+}
+
+/// When an endpoint gets nothing for a while.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Eject {
+    /// So many in a row.
+    pub failures: u32,
+    /// How long the first time; twice as long each time that follows without an answer in between.
+    #[serde(rename = "for")]
+    pub lasts: u64,
+    /// Percent of the endpoints that may be ejected at once.
+    pub at_most: u8,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]

@@ -5,21 +5,27 @@ import contextlib
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Self
 
 from tests.e2e.kit.bridge import attempt, switch
 from tests.e2e.kit.wire import Head, Wire, dial, request_bytes
 
-__all__ = ["Named", "asked", "asked_often", "opened"]
+__all__ = ["Mortal", "Named", "asked", "asked_often", "opened"]
 
 
 class Named:
-    """Answers a request with its name, and an attempt with a 101 that says it; then it holds the WebSocket."""
+    """Answers a request with its name, and an attempt with a 101 that says it; then it holds the WebSocket.
+
+    With another `status` than 200 it gives that answer to both. It notes how often it was `asked`.
+    """
 
     def __init__(self, name: str, listener: socket.socket) -> None:
         self.name = name
         self.connections = 0
         """How many were ever accepted."""
+        self.status = 200
+        self.asked = 0
         self.live = 0
         """WebSockets that are open."""
         self._listener = listener
@@ -43,12 +49,14 @@ class Named:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = Head.parse(await reader.readuntil(b"\r\n\r\n"))
-                if head.get("upgrade"):
+                self.asked += 1
+                if head.get("upgrade") and self.status == 200:
                     writer.write(switch(head, f"X-Name: {self.name}"))
                     await self._hold(reader)
                     break
                 name = self.name.encode()
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(name), name))
+                await Wire(reader, writer).body(head)
+                writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (self.status, len(name), name))
         self._writers.discard(writer)
         writer.close()
 
@@ -58,6 +66,33 @@ class Named:
             await reader.read()
         finally:
             self.live -= 1
+
+
+class Mortal:
+    """A `Named` that can die, with all of its connections, and come back: on a unix socket, which nobody else takes
+    meanwhile."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.path = directory / f"{name}.sock"
+        self.named: Named | None = None
+        self._name = name
+
+    @property
+    def url(self) -> str:
+        return f"unix:{self.path}"
+
+    async def live(self) -> Named:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(self.path))
+        listener.listen(512)
+        self.named = await Named(self._name, listener).__aenter__()
+        return self.named
+
+    async def die(self) -> None:
+        if self.named:
+            self.path.unlink()
+            await self.named.__aexit__()
+            self.named = None
 
 
 async def asked(client: Wire, path: str, *fields: str) -> str:

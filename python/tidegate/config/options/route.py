@@ -33,6 +33,7 @@ __all__ = [
     "PathOptions",
     "RedirectOptions",
     "RespondOptions",
+    "RetryOptions",
     "RewriteOptions",
     "RouteOptions",
     "RouteTimeoutsOptions",
@@ -195,7 +196,36 @@ class RouteTimeoutsOptions(Options):
     handshake: PositiveDuration = Field(
         10_000, description="From a WebSocket attempt to the upstream's answer, all tries together."
     )
-    request: OptionalPositiveDuration = Field(60_000, description="From a plain request to the head of its answer.")
+    request: OptionalPositiveDuration = Field(
+        60_000, description="From a plain request to the head of its answer, all tries together."
+    )
+
+
+_Cause = Literal["connect"] | Annotated[int, Field(ge=500, le=599)]
+
+
+def _retry_causes(value: object) -> object:
+    """`connect` and statuses, each once."""
+    for index, cause in enumerate(value if isinstance(value, tuple) else ()):
+        is_status = isinstance(cause, int) and not isinstance(cause, bool) and 500 <= cause <= 599
+        if cause != "connect" and not is_status:
+            raise fault(f"expected connect or a status from 500 to 599, found {show(cause)}")
+        if cause in value[:index]:  # type: ignore[index] # a tuple, as there is something in it
+            raise fault(f"{show(cause)} is given twice")
+    return value
+
+
+class RetryOptions(Options):
+    """When another endpoint is asked, before the client has an answer."""
+
+    attempts: Annotated[int, Field(ge=1, le=100), Number] | None = Field(
+        None, description="How many tries at most, the first included; each endpoint once when left out."
+    )
+    on: Annotated[tuple[_Cause, ...], BeforeValidator(_retry_causes), listed(_Cause)] = Field(
+        ("connect",),
+        description="`connect`: there was no connection, and nothing was sent. A status from 500 to 599: the answer "
+        "has it, and the request is a WebSocket attempt, or has no body and an idempotent method.",
+    )
 
 
 class RouteOptions(Options):
@@ -234,6 +264,7 @@ class RouteOptions(Options):
         "while draining.",
     )
     timeouts: RouteTimeoutsOptions = Field(RouteTimeoutsOptions(), description="How long an upstream may take.")
+    retry: RetryOptions = Field(RetryOptions(), description="When another endpoint is asked.")
     on_change: Literal["keep", "drain"] = Field(
         "keep", description="What a reload that changes this route does to its live connections."
     )

@@ -3,23 +3,38 @@
 from collections import Counter
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tidegate.config.options.values import (
+    CookieName,
     Duration,
     Flag,
+    HeaderName,
     HostName,
     Number,
     Options,
+    Percent,
     PositiveDuration,
     TargetValue,
     Text,
+    WordOr,
     fault,
     items,
+    one_of,
     show,
 )
 
-__all__ = ["EndpointOptions", "PoolOptions", "UpstreamOptions", "UpstreamTlsOptions"]
+__all__ = [
+    "BalanceOptions",
+    "EjectOptions",
+    "EndpointOptions",
+    "HashOptions",
+    "PoolOptions",
+    "UpstreamOptions",
+    "UpstreamTlsOptions",
+]
+
+_POLICIES = ("round_robin", "random", "least_connections", "two_choices")
 
 
 class EndpointOptions(Options):
@@ -43,6 +58,49 @@ def _endpoint(value: object) -> object:
 
 
 Endpoint = Annotated[EndpointOptions, BeforeValidator(_endpoint, json_schema_input_type=str | EndpointOptions)]
+
+
+class HashOptions(Options):
+    """What stays with one endpoint; exactly one of these. Requests that lack it go by `least_connections`."""
+
+    header: HeaderName | None = Field(None, description="The first header of this name.")
+    cookie: CookieName | None = Field(None, description="The first cookie of this name.")
+    query: Text | None = Field(None, description="The first query parameter of this name.")
+
+    @model_validator(mode="after")
+    def _one(self) -> "HashOptions":
+        if not self.chosen[1]:
+            raise fault("the name of the query parameter is empty")
+        return self
+
+    @property
+    def chosen(self) -> tuple[str, str]:
+        kind = one_of(self, ("header", "cookie", "query"))
+        return kind, getattr(self, kind)
+
+
+class BalanceOptions(Options):
+    """Consistent hashing: what is equal goes to the same endpoint, as long as that can be used."""
+
+    hash: Annotated[Literal["client_ip"] | HashOptions, WordOr({"client_ip": "client_ip"}, HashOptions)] = Field(
+        description="`client_ip`, `{header: NAME}`, `{cookie: NAME}` or `{query: NAME}`."
+    )
+
+
+class EjectOptions(Options):
+    """When an endpoint that fails gets nothing for a while."""
+
+    failures: Annotated[int, Field(ge=1, le=1_000_000), Number] = Field(
+        5,
+        description="So many in a row: no connection, one that is lost before the answer, no answer in time, one that "
+        "is no HTTP, or 502, 503 or 504.",
+    )
+    for_: PositiveDuration = Field(
+        30_000,
+        alias="for",
+        description="How long; each time that follows without an answer in between twice as long, up to 8 times.",
+    )
+    at_most: Percent = Field(50, description="How many of the endpoints may be ejected at once, rounded down.")
 
 
 class PoolOptions(Options):
@@ -74,9 +132,16 @@ class UpstreamOptions(Options):
         "again as they age."
     )
     protocol: Literal["auto", "h1"] = Field("auto", description="What is spoken to the endpoints; `auto` is h1.")
-    balance: Literal["round_robin", "random", "least_connections", "two_choices"] = Field(
+    balance: Annotated[
+        Literal["round_robin", "random", "least_connections", "two_choices"] | BalanceOptions,
+        WordOr({policy: policy for policy in _POLICIES}, BalanceOptions),
+    ] = Field(
         "least_connections",
-        description="Who gets the next request. Live WebSockets count as connections, also across reloads.",
+        description="Who gets the next request; or `{hash: …}`. Live WebSockets count as connections, also across "
+        "reloads.",
+    )
+    eject: EjectOptions | None = Field(
+        None, description="When an endpoint that fails gets nothing for a while; never when left out."
     )
     tls: UpstreamTlsOptions = Field(UpstreamTlsOptions(), description="For endpoints that begin with `https://`.")
     pool: PoolOptions = Field(PoolOptions(), description="Idle connections that are kept.")

@@ -5,6 +5,7 @@ it is validated. So no field is a union that could only fail with one message fo
 """
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -30,6 +31,7 @@ __all__ = [
     "FAULT",
     "BindValue",
     "CloseCode",
+    "CookieName",
     "Duration",
     "Flag",
     "HeaderName",
@@ -44,6 +46,7 @@ __all__ = [
     "OptionalDuration",
     "OptionalPositiveDuration",
     "Options",
+    "Percent",
     "PositiveDuration",
     "RouteName",
     "ServerName",
@@ -127,15 +130,15 @@ def show(value: object) -> str:
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 
-def listed() -> BeforeValidator:
-    """One text, or a list of them, becomes a tuple."""
+def listed(of: Any = str) -> BeforeValidator:
+    """One value of the type `of`, or a list of them, becomes a tuple."""
 
     def validate(value: object) -> object:
         if isinstance(value, list) and not value:
             raise fault("expected at least one value, found an empty list")
         return tuple(value) if isinstance(value, list) else (value,)
 
-    return BeforeValidator(validate, json_schema_input_type=str | list[str])
+    return BeforeValidator(validate, json_schema_input_type=of | list[of])
 
 
 def items(*, at_least: int = 0) -> BeforeValidator:
@@ -308,6 +311,22 @@ Limit = Annotated[
 ]
 
 
+def _percent(value: object) -> int:
+    match = re.fullmatch(r"([0-9]{1,3})(%?)", str(value)) if not isinstance(value, bool) else None
+    if match and match[2] and 1 <= int(match[1]) <= 100:
+        return int(match[1])
+    hint = f"did you mean '{value}%'?" if match and not match[2] else ""
+    raise fault(f"expected a share such as 50%, from 1% to 100%, found {show(value)}", hint)
+
+
+Percent = Annotated[
+    int,
+    BeforeValidator(_percent),
+    PlainSerializer(lambda value: f"{value}%", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,3}%$", "examples": ["50%"]}, mode="validation"),
+]
+
+
 def close_code(value: object) -> int:
     """A Close code that may stand on the wire (RFC 6455 §7.4): 1005, 1006 and 1015 never may."""
     code = _number(value)
@@ -329,6 +348,7 @@ OptionalCloseCode = Annotated[
 BindValue = Annotated[Bind, parsed(addresses.bind), PlainSerializer(str)]
 NetworkValue = Annotated[Network, parsed(addresses.network), PlainSerializer(str), WithJsonSchema({"type": "string"})]
 TargetValue = Annotated[Target, parsed(addresses.target)]
+CookieName = Annotated[str, parsed(names.cookie_name)]
 HeaderName = Annotated[str, parsed(names.header_name)]
 HeaderValue = Annotated[str, parsed(names.header_value)]
 Method = Annotated[str, parsed(names.method)]

@@ -50,7 +50,7 @@ fn point(weights: &[u32], is_open: impl Fn(usize) -> bool, mut point: u64) -> Op
 }
 
 /// SplitMix64: neighbouring numbers come out unrelated.
-fn mix(number: u64) -> u64 {
+pub(super) fn mix(number: u64) -> u64 {
     let mut mixed = number;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

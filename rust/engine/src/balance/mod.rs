@@ -8,18 +8,26 @@
 //! * `random` draws by weight.
 //! * `two_choices` draws two by weight and takes the one with less load for its weight.
 //! * `least_connections` takes the least load for its weight; among equals, round robin.
+//! * `hash` gives each key an order of all endpoints and takes the first (`rendezvous`); an exchange without a key goes
+//!   by `least_connections`.
 //!
-//! Those tried already, because they refused the connection, are passed over. Their turns go to the rest at random by
-//! weight, whatever the policy's order: handing a turn to the next in line would double the work of one neighbour, and
-//! moving the cursor for it can fall into step with the failures.
+//! Two kinds are passed over. Those *tried* already refused this very exchange; those *ejected* failed too often
+//! ([`Health`]), and get their turn only when all others were tried: when all are ejected, it is as if none was. The
+//! turns of both go to the rest at random by weight, whatever the policy's order: handing a turn to the next in line
+//! would double the work of one neighbour, and moving the cursor for it can fall into step with the failures. Only
+//! `hash` goes on in the key's own order.
 
 mod draw;
+mod ejection;
+mod rendezvous;
 mod rotation;
 mod split;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use self::draw::Draw;
+pub use self::ejection::{Health, most};
+pub use self::rendezvous::hash;
 use self::rotation::Rotation;
 pub use self::split::Split;
 use crate::snapshot::Balance;
@@ -38,38 +46,64 @@ impl Cursor {
 #[derive(Debug)]
 pub struct Candidates {
     weights: Box<[u32]>,
+    seeds: Box<[u64]>,
     rotation: Option<Rotation>,
 }
 
+/// What a choice depends on beside the endpoints. Those beyond the end of `tried` or `ejected` are not.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice<'c> {
+    pub policy: &'c Balance,
+    pub cursor: &'c Cursor,
+    pub random: u64,
+    /// What `hash` goes by.
+    pub key: Option<u64>,
+    pub tried: &'c [bool],
+    pub ejected: &'c [bool],
+}
+
 impl Candidates {
-    /// Endpoints of these weights; those of weight 0 are never chosen.
-    pub fn new(weights: &[u32]) -> Self {
-        Self { weights: weights.into(), rotation: Rotation::new(weights) }
+    /// Endpoints of these weights and addresses; those of weight 0 are never chosen.
+    pub fn new<A: AsRef<[u8]>>(endpoints: &[(u32, A)]) -> Self {
+        let weights: Box<[u32]> = endpoints.iter().map(|(weight, _)| *weight).collect();
+        let seeds = endpoints.iter().map(|(_, address)| hash(address.as_ref())).collect();
+        Self { rotation: Rotation::new(&weights), seeds, weights }
     }
 
     /// The endpoint for the next exchange, `None` when none is left that was not tried. `load` tells the exchanges under
-    /// way at an endpoint; endpoints beyond the end of `tried` were not tried.
-    pub fn pick(
+    /// way at an endpoint.
+    pub fn pick(&self, choice: &Choice<'_>, load: impl Fn(usize) -> u64) -> Option<usize> {
+        let is_untried = |index: usize| !choice.tried.get(index).copied().unwrap_or(false);
+        let is_good = |index: usize| is_untried(index) && !choice.ejected.get(index).copied().unwrap_or(false);
+        // Asked first, so that a rotation never turns twice for one choice.
+        if choice.ejected.is_empty() || (0..self.weights.len()).any(|index| self.weights[index] > 0 && is_good(index)) {
+            self.pick_open(choice, &load, is_good)
+        } else {
+            self.pick_open(choice, &load, is_untried)
+        }
+    }
+
+    fn pick_open(
         &self,
-        policy: Balance,
-        cursor: &Cursor,
-        load: impl Fn(usize) -> u64,
-        random: u64,
-        tried: &[bool],
+        choice: &Choice<'_>,
+        load: &impl Fn(usize) -> u64,
+        is_open: impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        let rotation = self.rotation.as_ref()?;
-        let is_open = |index: usize| !tried.get(index).copied().unwrap_or(false);
-        let draw = Draw::new(&self.weights, random);
-        match policy {
-            Balance::RoundRobin if tried.contains(&true) => draw.one(is_open),
-            Balance::RoundRobin => Some(rotation.turn(cursor.next())),
-            Balance::Random => draw.one(is_open),
-            Balance::TwoChoices => {
-                let first = draw.one(is_open)?;
-                let second = draw.another(|index| index != first && is_open(index));
-                Some(second.filter(|second| self.is_lighter(*second, first, &load)).unwrap_or(first))
+        let draw = Draw::new(&self.weights, choice.random);
+        match (choice.policy, choice.key) {
+            (Balance::RoundRobin, _) if choice.tried.contains(&true) => draw.one(is_open),
+            (Balance::RoundRobin, _) => {
+                let turn = self.rotation.as_ref()?.turn(choice.cursor.next());
+                if is_open(turn) { Some(turn) } else { draw.one(is_open) }
             }
-            Balance::LeastConnections => self.least(cursor, load, is_open),
+            (Balance::Random, _) => draw.one(is_open),
+            (Balance::TwoChoices, _) => {
+                let first = draw.one(&is_open)?;
+                let second = draw.another(|index| index != first && is_open(index));
+                Some(second.filter(|second| self.is_lighter(*second, first, load)).unwrap_or(first))
+            }
+            (Balance::Hash(_), Some(key)) => rendezvous::first(&self.weights, &self.seeds, key, is_open),
+            (Balance::LeastConnections | Balance::Hash(_), _) => self.least(choice.cursor, load, is_open),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What each policy promises, with fixed numbers for loads and chance.
 
 use super::*;
+use crate::snapshot::HashKey;
 
 const CHANCES: u64 = 40_000;
 
@@ -13,6 +14,18 @@ fn idle(_: usize) -> u64 {
     0
 }
 
+fn candidates(weights: &[u32]) -> Candidates {
+    Candidates::new(&weights.iter().enumerate().map(|(index, weight)| (*weight, index.to_string())).collect::<Vec<_>>())
+}
+
+fn choice<'c>(policy: &'c Balance, cursor: &'c Cursor, random: u64, tried: &'c [bool]) -> Choice<'c> {
+    Choice { policy, cursor, random, key: Some(random), tried, ejected: &[] }
+}
+
+fn pick(policy: &Balance, candidates: &Candidates, cursor: &Cursor, number: u64, tried: &[bool]) -> Option<usize> {
+    candidates.pick(&choice(policy, cursor, random(number), tried), idle)
+}
+
 fn counts(length: usize, picks: impl Iterator<Item = usize>) -> Vec<u64> {
     let mut counts = vec![0; length];
     picks.for_each(|index| counts[index] += 1);
@@ -21,9 +34,10 @@ fn counts(length: usize, picks: impl Iterator<Item = usize>) -> Vec<u64> {
 
 /// How often each is picked, given these loads.
 fn shares(policy: Balance, weights: &[u32], loads: &[u64], tried: &[bool]) -> Vec<u64> {
-    let candidates = Candidates::new(weights);
+    let candidates = candidates(weights);
     let cursor = Cursor::default();
-    let pick = |number| candidates.pick(policy, &cursor, |index| loads[index], random(number), tried).unwrap();
+    let pick =
+        |number| candidates.pick(&choice(&policy, &cursor, random(number), tried), |index| loads[index]).unwrap();
     counts(weights.len(), (0..CHANCES).map(pick))
 }
 
@@ -37,9 +51,9 @@ fn assert_near(found: &[u64], parts: &[f64]) {
 #[test]
 fn round_robin_is_smooth() {
     let turns = |weights: &[u32], count: u64| {
-        let candidates = Candidates::new(weights);
+        let candidates = candidates(weights);
         let cursor = Cursor::default();
-        let pick = |_| candidates.pick(Balance::RoundRobin, &cursor, idle, 0, &[]).unwrap().to_string();
+        let pick = |_| pick(&Balance::RoundRobin, &candidates, &cursor, 0, &[]).unwrap().to_string();
         (0..count).map(pick).collect::<String>()
     };
     assert_eq!(turns(&[5, 1, 1], 14), "00102000010200");
@@ -109,8 +123,8 @@ fn two_choices_avoid_the_busiest() {
 #[test]
 fn least_connections_takes_the_least_for_its_weight() {
     let first = |weights: &[u32], loads: &[u64], tried: &[bool]| {
-        let candidates = Candidates::new(weights);
-        candidates.pick(Balance::LeastConnections, &Cursor::default(), |index| loads[index], 0, tried)
+        let cursor = Cursor::default();
+        candidates(weights).pick(&choice(&Balance::LeastConnections, &cursor, 0, tried), |index| loads[index])
     };
     assert_eq!(first(&[1, 1, 1], &[3, 1, 2], &[]), Some(1));
     assert_eq!(first(&[1, 4, 1], &[1, 3, 1], &[]), Some(1));
@@ -126,11 +140,12 @@ fn least_connections_takes_the_least_for_its_weight() {
 fn connections_that_stay_end_up_in_proportion_to_weights() {
     for policy in [Balance::LeastConnections, Balance::TwoChoices] {
         let weights = [1, 2, 5];
-        let candidates = Candidates::new(&weights);
+        let candidates = candidates(&weights);
         let cursor = Cursor::default();
         let mut loads = [0_u64; 3];
         for number in 0..8000 {
-            let index = candidates.pick(policy, &cursor, |index| loads[index], random(number), &[]).unwrap();
+            let choice = choice(&policy, &cursor, random(number), &[]);
+            let index = candidates.pick(&choice, |index| loads[index]).unwrap();
             loads[index] += 1;
         }
         for (load, expected) in loads.iter().zip([1000_u64, 2000, 5000]) {
@@ -139,34 +154,100 @@ fn connections_that_stay_end_up_in_proportion_to_weights() {
     }
 }
 
+fn policies() -> [Balance; 5] {
+    let hash = Balance::Hash(HashKey::ClientIp);
+    [Balance::RoundRobin, Balance::Random, Balance::TwoChoices, Balance::LeastConnections, hash]
+}
+
 #[test]
 fn what_was_tried_is_passed_over() {
-    for policy in [Balance::RoundRobin, Balance::Random, Balance::TwoChoices, Balance::LeastConnections] {
-        let candidates = Candidates::new(&[3, 1, 0, 2]);
+    for policy in policies() {
+        let four = candidates(&[3, 1, 0, 2]);
         let cursor = Cursor::default();
         let mut tried = [false; 4];
         for number in 0..3 {
-            let index = candidates.pick(policy, &cursor, idle, random(number), &tried).unwrap();
+            let index = pick(&policy, &four, &cursor, number, &tried).unwrap();
             assert!(!tried[index] && index != 2, "{policy:?}");
             tried[index] = true;
         }
-        assert_eq!(candidates.pick(policy, &cursor, idle, 7, &tried), None, "{policy:?}");
-        assert_eq!(Candidates::new(&[]).pick(policy, &cursor, idle, 7, &[]), None);
-        assert_eq!(Candidates::new(&[0, 0]).pick(policy, &cursor, idle, 7, &[]), None);
+        assert_eq!(pick(&policy, &four, &cursor, 7, &tried), None, "{policy:?}");
+        assert_eq!(pick(&policy, &candidates(&[]), &cursor, 7, &[]), None);
+        assert_eq!(pick(&policy, &candidates(&[0, 0]), &cursor, 7, &[]), None);
     }
+}
+
+#[test]
+fn the_ejected_come_last() {
+    for policy in policies() {
+        let four = candidates(&[3, 1, 0, 2]);
+        let cursor = Cursor::default();
+        let pick = |tried: &[bool], ejected: &[bool], number| {
+            four.pick(&Choice { ejected, ..choice(&policy, &cursor, random(number), tried) }, idle)
+        };
+        for number in 0..100 {
+            let open = pick(&[], &[true, false, false, false], number);
+            assert!(matches!(open, Some(1 | 3)), "{policy:?}: {open:?}");
+            assert!(pick(&[false, true], &[true, false, false, true], number).is_some(), "{policy:?}");
+            assert_eq!(pick(&[true, true], &[true, false, false, true], number), Some(3), "{policy:?}");
+        }
+        // When all are ejected it is as if none was.
+        let counts = counts(4, (0..CHANCES).map(|number| pick(&[], &[true; 4], number).unwrap()));
+        assert_eq!(counts[2], 0);
+        assert!(counts[0] > counts[3] && counts[3] > counts[1] && counts[1] > 0, "{policy:?}: {counts:?}");
+    }
+}
+
+/// The turns of one that is ejected go to the others by weight, and the others keep their rhythm.
+#[test]
+fn round_robin_shares_the_turns_of_the_ejected() {
+    let three = candidates(&[2, 1, 1]);
+    let cursor = Cursor::default();
+    let pick = |number| {
+        let choice = choice(&Balance::RoundRobin, &cursor, random(number), &[]);
+        three.pick(&Choice { ejected: &[false, false, true], ..choice }, idle).unwrap()
+    };
+    assert_near(&counts(3, (0..CHANCES).map(pick)), &[2.0 / 3.0, 1.0 / 3.0, 0.0]);
+}
+
+#[test]
+fn a_key_goes_to_one_place_and_keys_go_by_weight() {
+    let policy = Balance::Hash(HashKey::ClientIp);
+    assert_near(&shares(policy.clone(), &[1, 2, 0, 5], &[0; 4], &[]), &[0.125, 0.25, 0.0, 0.625]);
+    assert_near(&shares(policy.clone(), &[1; 20], &[0; 20], &[]), &[0.05; 20]);
+    assert_near(&shares(policy.clone(), &[1_000_000, 1_000_000, 1], &[9, 0, 0], &[]), &[0.5, 0.5, 0.0]);
+    // Those of one that is gone go to the others by weight, not to one neighbour.
+    assert_near(&shares(policy.clone(), &[1, 2, 1, 4], &[0; 4], &[false, false, false, true]), &[0.25, 0.5, 0.25, 0.0]);
+    let two = candidates(&[1, 1]);
+    let cursor = Cursor::default();
+    let choice = Choice { key: None, ..choice(&policy, &cursor, 7, &[]) };
+    let loads = [3, 2];
+    assert_eq!(two.pick(&choice, |index| loads[index]), Some(1), "without a key the least loaded");
+}
+
+#[test]
+fn keys_that_are_alike_spread_too() {
+    let candidates = candidates(&[1, 1, 3]);
+    let policy = Balance::Hash(HashKey::ClientIp);
+    let cursor = Cursor::default();
+    let at = |text: String| {
+        let choice = Choice { key: Some(hash(text.as_bytes())), ..choice(&policy, &cursor, 0, &[]) };
+        candidates.pick(&choice, idle).unwrap()
+    };
+    assert_near(&counts(3, (0..CHANCES).map(|number| at(format!("user-{number}")))), &[0.2, 0.2, 0.6]);
+    assert_near(&counts(3, (0..CHANCES).map(|number| at(format!("{:040}", number)))), &[0.2, 0.2, 0.6]);
 }
 
 /// With two of which one refuses, trying again must not put the cursor in step with the refusals.
 #[test]
 fn round_robin_keeps_its_rhythm_past_failures() {
-    let candidates = Candidates::new(&[1, 1]);
+    let candidates = candidates(&[1, 1]);
     let cursor = Cursor::default();
     let mut refused = 0;
     for number in 0..100 {
-        let first = candidates.pick(Balance::RoundRobin, &cursor, idle, random(number), &[false, false]);
+        let first = pick(&Balance::RoundRobin, &candidates, &cursor, number, &[false, false]);
         if first == Some(1) {
             refused += 1;
-            let second = candidates.pick(Balance::RoundRobin, &cursor, idle, random(number), &[false, true]);
+            let second = pick(&Balance::RoundRobin, &candidates, &cursor, number, &[false, true]);
             assert_eq!(second, Some(0));
         }
     }

@@ -13,6 +13,7 @@
 mod block;
 pub mod body;
 pub mod chunked;
+mod cookie;
 pub mod fault;
 pub mod fields;
 pub mod forwarded;
@@ -25,6 +26,7 @@ mod trailers;
 pub mod write;
 
 pub use body::{BadBody, BodyReader, BodyStep};
+pub use cookie::cookie;
 pub use fault::BadHead;
 pub use fields::{Fields, Span};
 pub use framing::BodyLength;

@@ -33,6 +33,8 @@ pub struct Exchange<'r> {
     pub upstream: Option<&'r str>,
     pub endpoint: Option<&'r str>,
     pub upstream_protocol: Option<&'r str>,
+    /// Tries at the upstream; 0 where it was not asked, or long ago.
+    pub attempts: u32,
     pub method: Option<&'r [u8]>,
     pub host: Option<&'r [u8]>,
     /// With or without its query, which is cut off.
@@ -149,6 +151,9 @@ impl Exchange<'_> {
         name::<L>(out, "upstream", self.upstream);
         name::<L>(out, "endpoint", self.endpoint);
         name::<L>(out, "upstream_protocol", self.upstream_protocol);
+        if self.attempts > 0 {
+            L::number(out, "attempts", self.attempts.into());
+        }
         text::<L>(out, "method", self.method);
         text::<L>(out, "host", self.host);
         text::<L>(out, "path", self.path.map(without_query));
@@ -273,6 +278,7 @@ mod tests {
             upstream: Some("backend"),
             endpoint: Some("10.0.0.5:9000"),
             upstream_protocol: Some("h1"),
+            attempts: 2,
             method: Some(b"GET"),
             host: Some(b"chat.example.com"),
             path: Some(b"/ws?token=secret"),
@@ -305,7 +311,7 @@ mod tests {
         let expected = json!({
             "time": "2024-02-29T23:59:59.001Z", "event": "request", "connection": "1-2a", "listener": "edge",
             "route": "chat", "client": "192.0.2.1", "protocol": "h1", "upstream": "backend",
-            "endpoint": "10.0.0.5:9000", "upstream_protocol": "h1", "method": "GET", "host": "chat.example.com",
+            "endpoint": "10.0.0.5:9000", "upstream_protocol": "h1", "attempts": 2, "method": "GET", "host": "chat.example.com",
             "path": "/ws", "user_agent": "curl/8 \"x\"", "request_id": "r1",
             "status": 200, "bytes_in": 1, "bytes_out": 2, "duration_ms": 3,
         });
@@ -348,7 +354,14 @@ mod tests {
     #[test]
     fn text_is_one_readable_line() {
         let refusal = Refusal { status: 404, reason: "no_route", duration: 5 };
-        let exchange = Exchange { route: None, upstream: None, endpoint: None, upstream_protocol: None, ..exchange() };
+        let exchange = Exchange {
+            route: None,
+            upstream: None,
+            endpoint: None,
+            upstream_protocol: None,
+            attempts: 0,
+            ..exchange()
+        };
         let mut out = Vec::new();
         Record { time: 0, exchange, kind: Kind::Refusal(refusal) }.write(LogFormat::Text, &mut out);
         assert_eq!(

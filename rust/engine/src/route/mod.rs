@@ -44,6 +44,7 @@ pub use self::edits::{CompiledEdits, Rendered};
 pub use self::host::bare_host;
 pub use self::listing::Listed;
 pub use self::path::{BadPath, CleanPath, clean};
+pub use self::query::parameters;
 pub use self::redirect::Location;
 pub use self::regexes::fault as regex_fault;
 pub use self::table::{Found, Request, RouteTable};

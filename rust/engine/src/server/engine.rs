@@ -166,6 +166,8 @@ impl Engine {
                     let labels = [labels[0], labels[1], ("reason", reason)];
                     own.counter("tidegate_endpoint_tls_failures_total", &labels).add(count);
                 }
+                own.counter("tidegate_endpoint_ejections_total", &labels).add(endpoint.health.ejections());
+                own.gauge("tidegate_endpoint_healthy", &labels).raise(u64::from(!upstream.is_ejected(&endpoint)));
             }
         }
     }

@@ -39,6 +39,8 @@ pub struct Exchange {
     /// Index of the upstream that the split chose.
     pub(super) upstream: Option<usize>,
     pub(super) endpoint: Option<Arc<str>>,
+    /// Tries at the upstream.
+    pub(super) attempts: u32,
     /// Whether it asks for a WebSocket; then its connection carries nothing after an answer other than 101.
     pub(super) is_attempt: bool,
 }
@@ -70,6 +72,7 @@ impl Exchange {
             found: None,
             upstream: None,
             endpoint: None,
+            attempts: 0,
             is_attempt: false,
             state,
             listener,

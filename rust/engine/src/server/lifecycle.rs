@@ -149,6 +149,7 @@ fn log_close(worker: &Worker, lease: &Lease, end: &End, traffic: &Traffic, laste
         upstream: Some(&lease.upstream).map(|name| &**name).filter(|name| !name.is_empty()),
         endpoint: lease.endpoint.as_ref().map(|permit| &*permit.endpoint().name),
         upstream_protocol: lease.endpoint.as_ref().map(|_| "h1"),
+        attempts: 0,
         method: Some(b"GET"),
         host: Some(&facts.host),
         path: Some(&facts.path),

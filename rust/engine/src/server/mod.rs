@@ -22,6 +22,7 @@ mod shared;
 mod state;
 mod tally;
 mod timers;
+mod tries;
 mod websocket;
 mod worker;
 

@@ -12,12 +12,13 @@ use super::connection::Step;
 use super::exchange::{Exchange, REQUEST_ID};
 use super::pump::{Pump, Stuck};
 use super::session::Session;
+use super::tries;
 use super::worker::Worker;
 use crate::error::{Refusal, refusal};
 use crate::http::write::{strip_connection_fields, write_request, write_response};
 use crate::http::{BodyLength, Method, ResponseHead};
 use crate::io::Stream;
-use crate::upstream::{HeadError, Link, ResponseReader, Upstream};
+use crate::upstream::{HeadError, Link, ResponseReader, Tries, Upstream};
 
 /// Bytes of later requests that a client may send ahead; then it is not read until their turn comes.
 const AHEAD: usize = 64 * 1024;
@@ -41,49 +42,87 @@ struct Asked {
 
 /// Sends the request to an endpoint and its answer back.
 pub async fn forward(worker: &Rc<Worker>, session: &mut Session, mut exchange: Exchange) -> Step {
-    let upstream = exchange.pick_upstream().clone();
-    let mut answer = ask(worker, session, &mut exchange, &upstream, true).await;
-    if matches!(answer, Err(Failed::Stale)) {
-        answer = ask(worker, session, &mut exchange, &upstream, false).await;
+    let patience = exchange.forward().request_timeout.map(Duration::from_millis);
+    let (mut tries, mut held) = (tries::begin(&exchange), None);
+    let asking = ask(worker, session, &mut exchange, &mut tries, &mut held);
+    let answer = match patience {
+        None => Ok(asking.await),
+        Some(patience) => timeout(patience, asking).await,
+    };
+    // With a body, it may be the client that was slow.
+    if answer.is_err() && exchange.head.body.is_empty() {
+        tries.failed(refusal::REQUEST_TIMEOUT.reason, &worker.shared.events);
     }
-    match answer {
-        Ok(asked) => respond(worker, session, exchange, &upstream, asked).await,
-        Err(Failed::Client) => exchange.abandoned(worker),
-        Err(Failed::Stale) => exchange.refuse(worker, session, &refusal::UPSTREAM_LOST).await,
-        Err(Failed::Refused(refusal)) => exchange.refuse(worker, session, &refusal).await,
+    tries::end(worker, &mut exchange, &tries);
+    match (answer.unwrap_or(Err(Failed::Refused(refusal::REQUEST_TIMEOUT))), held) {
+        (Ok(asked), _) | (Err(Failed::Refused(_)), Some(asked)) => {
+            exchange.went_to(&asked.link);
+            let upstream = exchange.pick_upstream().clone();
+            respond(worker, session, exchange, &upstream, asked).await
+        }
+        (Err(Failed::Client), _) => exchange.abandoned(worker),
+        (Err(Failed::Refused(refusal)), None) => exchange.refuse(worker, session, &refusal).await,
+        (Err(Failed::Stale), _) => exchange.refuse(worker, session, &refusal::UPSTREAM_LOST).await,
     }
 }
 
+/// Asks one endpoint after the other, as the route's `retry` says. An answer that is worth another try stays in `held`:
+/// it is the client's, if nothing better comes.
 async fn ask(
     worker: &Rc<Worker>,
     session: &mut Session,
     exchange: &mut Exchange,
-    upstream: &Arc<Upstream>,
-    reuse: bool,
+    tries: &mut Tries,
+    held: &mut Option<Asked>,
 ) -> Result<Asked, Failed> {
-    let pools = reuse.then_some(&worker.pools);
+    let events = &worker.shared.events;
+    loop {
+        let link = link(worker, session, exchange, tries).await?;
+        exchange.went_to(&link);
+        let asked = match ask_endpoint(session, exchange, link).await {
+            Ok(asked) => asked,
+            Err(Failed::Stale) => {
+                tries.renew();
+                continue;
+            }
+            Err(Failed::Refused(refusal)) => {
+                // Else the client broke off or sent what cannot be passed on.
+                if refusal.status >= 500 {
+                    tries.failed(refusal.reason, events);
+                }
+                return Err(Failed::Refused(refusal));
+            }
+            Err(Failed::Client) => return Err(Failed::Client),
+        };
+        tries.answered(asked.head.status, events);
+        if !(exchange.may_repeat() && tries.retries(asked.head.status)) {
+            return Ok(asked);
+        }
+        *held = Some(asked);
+    }
+}
+
+async fn link(worker: &Worker, session: &mut Session, exchange: &Exchange, tries: &mut Tries) -> Result<Link, Failed> {
+    let linking = tries.link(Some(&worker.pools), &worker.shared.events);
     let link = if exchange.head.body.is_empty() {
         tokio::select! {
             biased;
-            link = upstream.link(pools) => link,
+            link = linking => link,
             () = client_gone(&mut session.stream, &mut session.buffer) => return Err(Failed::Client),
         }
     } else {
-        upstream.link(pools).await
+        linking.await
     };
-    let link = link.map_err(Failed::Refused)?;
-    exchange.went_to(&link);
+    link.map_err(Failed::Refused)
+}
+
+async fn ask_endpoint(session: &mut Session, exchange: &Exchange, link: Link) -> Result<Asked, Failed> {
     let head = request_head(exchange, session.is_tls(), &link);
     let chunked = exchange.head.body == BodyLength::Chunked;
     // Without a body, what was read ahead is the client's next request, whatever becomes of this one.
     let input = if exchange.head.body.is_empty() { Vec::new() } else { std::mem::take(&mut session.buffer) };
     let upload = Pump::new(exchange.head.body, chunked, head, input);
-    let patience = exchange.forward().request_timeout.map(Duration::from_millis);
-    let asking = read_answer(session, exchange, link, upload);
-    match patience {
-        None => asking.await,
-        Some(patience) => timeout(patience, asking).await.unwrap_or(Err(Failed::Refused(refusal::REQUEST_TIMEOUT))),
-    }
+    read_answer(session, exchange, link, upload).await
 }
 
 fn request_head(exchange: &Exchange, is_tls: bool, link: &Link) -> Vec<u8> {

@@ -121,6 +121,7 @@ impl Exchange {
             upstream: self.upstream.map(|index| &*self.state.upstreams[index].name),
             endpoint: self.endpoint.as_deref(),
             upstream_protocol: self.endpoint.as_ref().map(|_| "h1"),
+            attempts: self.attempts,
             method: Some(self.head.method.as_bytes()),
             host: Some(self.host()),
             path: Some(self.head.target.path()),

@@ -126,6 +126,12 @@ impl Tallies {
         self.metrics.counter("tidegate_websocket_handshakes_total", &labels).add(1);
     }
 
+    /// An upstream was tried again for an exchange; `on` says why.
+    pub fn retried(&self, route: &str, upstream: &str, on: &str) {
+        let labels = [("route", route), ("upstream", upstream), ("on", on)];
+        self.metrics.counter("tidegate_retries_total", &labels).add(1);
+    }
+
     /// The counters of the relays of a route.
     pub fn relay(&self, generation: u64, index: usize, route: &str) -> Arc<RelayMetrics> {
         self.refresh(generation);

@@ -11,13 +11,14 @@ use super::lifecycle::Grant;
 use super::plan::Offer;
 use super::proxy;
 use super::session::Session;
+use super::tries;
 use super::worker::Worker;
 use crate::error::{Refusal, refusal};
 use crate::http::write::{write_request, write_response};
 use crate::http::{Fields, ResponseHead};
 use crate::io::random;
 use crate::snapshot::Deflate;
-use crate::upstream::{HeadError, Link, ResponseReader};
+use crate::upstream::{HeadError, Link, ResponseReader, Tries};
 use crate::ws::handshake::{self, Accepted, Offered};
 
 /// An upstream that has answered.
@@ -46,15 +47,21 @@ pub async fn bridge(worker: &Rc<Worker>, session: &mut Session, mut exchange: Ex
         None => return Step::Drop,
     };
     let patience = Duration::from_millis(exchange.forward().handshake_timeout);
+    let (mut tries, mut held) = (tries::begin(&exchange), None);
     let answered = {
-        let asking = timeout(patience, ask(&exchange, session.is_tls(), &offer, &early));
+        let asking = ask(worker, &mut exchange, session.is_tls(), &offer, &early, &mut tries, &mut held);
         tokio::select! {
             biased;
-            answered = asking => answered.unwrap_or(Err(refusal::HANDSHAKE_TIMEOUT)),
-            () = proxy::client_gone(&mut session.stream, &mut session.buffer) => return exchange.abandoned(worker),
+            answered = timeout(patience, asking) => Some(answered),
+            () = proxy::client_gone(&mut session.stream, &mut session.buffer) => None,
         }
     };
-    match answered {
+    if matches!(answered, Some(Err(_))) {
+        tries.failed(refusal::HANDSHAKE_TIMEOUT.reason, &worker.shared.events);
+    }
+    tries::end(worker, &mut exchange, &tries);
+    let Some(answered) = answered else { return exchange.abandoned(worker) };
+    match answered.unwrap_or(Err(refusal::HANDSHAKE_TIMEOUT)).or_else(|refusal| held.ok_or(refusal)) {
         Ok(answered) if answered.head.status == 101 => accept(worker, session, exchange, &offer, answered).await,
         Ok(Answered { link, reader, head, .. }) => {
             exchange.went_to(&link);
@@ -83,9 +90,42 @@ async fn early_bytes(session: &mut Session, offer: &Offer) -> Option<Vec<u8>> {
     timeout(Duration::from_secs(10), wait).await.ok().flatten()
 }
 
+/// Asks one endpoint after the other, as the route's `retry` says. An answer that is worth another try stays in `held`:
+/// it is the client's, if nothing better comes.
+async fn ask(
+    worker: &Worker,
+    exchange: &mut Exchange,
+    is_tls: bool,
+    offer: &Offer,
+    early: &[u8],
+    tries: &mut Tries,
+    held: &mut Option<Answered>,
+) -> Result<Answered, Refusal> {
+    let events = &worker.shared.events;
+    loop {
+        let link = tries.link(None, events).await?;
+        exchange.went_to(&link);
+        let answered = ask_endpoint(exchange, is_tls, offer, early, link).await;
+        match &answered {
+            Ok(answered) => tries.answered(answered.head.status, events),
+            Err(refusal) => tries.failed(refusal.reason, events),
+        }
+        let answered = answered?;
+        if !tries.retries(answered.head.status) {
+            return Ok(answered);
+        }
+        *held = Some(answered);
+    }
+}
+
 /// Sends the handshake to an endpoint and waits for its final answer.
-async fn ask(exchange: &Exchange, is_tls: bool, offer: &Offer, early: &[u8]) -> Result<Answered, Refusal> {
-    let mut link = exchange.pick_upstream().link(None).await?;
+async fn ask_endpoint(
+    exchange: &Exchange,
+    is_tls: bool,
+    offer: &Offer,
+    early: &[u8],
+    mut link: Link,
+) -> Result<Answered, Refusal> {
     let (request, question) = request(exchange, is_tls, offer, &link);
     let mut bytes = request;
     bytes.extend_from_slice(early);

@@ -1,8 +1,9 @@
-//! One address of an upstream, with what outlives a configuration: its load.
+//! One address of an upstream, with what outlives a configuration: its load and its health.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::balance::Health;
 use crate::snapshot::{self, PeerName, Target};
 use crate::tls::Mistrust;
 
@@ -16,6 +17,8 @@ pub struct Endpoint {
     pub target: Target,
     /// Its host, when TLS is spoken to it.
     pub tls: Option<PeerName>,
+    /// How it did, for `eject`.
+    pub health: Health,
     load: AtomicU64,
     failures: AtomicU64,
     mistrust: [AtomicU64; Mistrust::ALL.len()],
@@ -28,6 +31,7 @@ impl Endpoint {
             host: endpoint.host.as_str().into(),
             target: endpoint.target.clone(),
             tls: endpoint.tls.clone(),
+            health: Health::default(),
             load: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             mistrust: Default::default(),
@@ -62,7 +66,7 @@ impl Endpoint {
         self.mistrust[mistrust as usize].fetch_add(1, Relaxed);
     }
 
-    /// The address as text, for logs.
+    /// The address as text, for logs and for `hash`, whose choices it decides.
     pub fn address(&self) -> String {
         match &self.target {
             Target::Tcp(ip, port) => std::net::SocketAddr::new(*ip, *port).to_string(),

@@ -4,19 +4,25 @@ mod dial;
 mod endpoint;
 mod pool;
 mod read;
+mod tries;
 
-use std::sync::{Arc, Weak};
+use std::fmt::Display;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 pub use self::endpoint::{Endpoint, Permit};
 pub use self::pool::Pools;
 pub use self::read::{HeadError, ResponseReader};
-use crate::balance::{Candidates, Cursor};
-use crate::error::{Refusal, refusal};
-use crate::io::{Stream, random};
+pub use self::tries::{Again, Tries};
+use crate::balance::{self, Candidates, Choice, Cursor};
+use crate::error::Refusal;
+use crate::io::{Stream, clock, random};
+use crate::log::{Event, Events, Level};
 use crate::snapshot;
 use crate::tls::ClientTls;
-use arc_swap::ArcSwap;
 
 /// One upstream of the running configuration.
 #[derive(Debug)]
@@ -26,8 +32,19 @@ pub struct Upstream {
     connect_timeout: Duration,
     pub pool: snapshot::Pool,
     tls: Option<Arc<ClientTls>>,
+    eject: Option<snapshot::Eject>,
+    ejections: Arc<Ejections>,
     /// Changes when discovery says so, without a reload.
     endpoints: ArcSwap<Group>,
+}
+
+/// What the upstreams of one name have in common about their ejected endpoints.
+#[derive(Debug, Default)]
+struct Ejections {
+    /// When the last of them comes back: one look tells that none is out.
+    until: AtomicU64,
+    /// Held while one is ejected, so that two workers do not exceed `at_most` together.
+    turn: Mutex<()>,
 }
 
 /// The endpoints of an upstream and where the balancer stands among them.
@@ -56,10 +73,12 @@ impl Upstream {
     pub fn build(upstream: &snapshot::Upstream, tls: Option<Arc<ClientTls>>, previous: Option<&Self>) -> Self {
         Self {
             name: upstream.name.as_str().into(),
-            balance: upstream.balance,
+            balance: upstream.balance.clone(),
             connect_timeout: Duration::from_millis(upstream.connect_timeout),
             pool: upstream.pool,
             tls,
+            eject: upstream.eject,
+            ejections: previous.map_or_else(Arc::default, |previous| previous.ejections.clone()),
             endpoints: ArcSwap::from_pointee(group(&upstream.endpoints, previous)),
         }
     }
@@ -79,35 +98,76 @@ impl Upstream {
         self.endpoints.load().endpoints.clone()
     }
 
-    /// A connection to an endpoint for one exchange: an idle one where `pools` has it, else a new one; the next
-    /// endpoint where one does not accept, as nothing has been sent.
-    ///
-    /// # Errors
-    /// The refusal for the client, when no endpoint is left to try.
-    pub async fn link(&self, pools: Option<&Pools>) -> Result<Link, Refusal> {
-        let group = self.endpoints.load_full();
-        let mut tried = vec![false; group.endpoints.len()];
-        let mut failure = refusal::NO_ENDPOINT;
-        while let Some(index) = self.pick(&group, &tried) {
-            tried[index] = true;
-            let endpoint = &group.endpoints[index];
-            // The permit comes first, so that choices made while we dial see the load that is on its way.
-            let permit = Permit::new(endpoint.clone());
-            let tls = self.tls.as_ref().filter(|_| endpoint.tls.is_some());
-            if let Some(stream) = pools.and_then(|pools| pools.take(endpoint, tls)) {
-                return Ok(Link { stream, permit, tls: tls.cloned(), reused: true });
-            }
-            match dial::dial(endpoint, tls, self.connect_timeout).await {
-                Ok(stream) => return Ok(Link { stream, permit, tls: tls.cloned(), reused: false }),
-                Err(refusal) => failure = refusal,
-            }
-        }
-        Err(failure)
+    /// How an endpoint is chosen.
+    pub fn balance(&self) -> &snapshot::Balance {
+        &self.balance
     }
 
-    fn pick(&self, group: &Group, tried: &[bool]) -> Option<usize> {
-        let load = |index: usize| group.endpoints[index].load();
-        group.candidates.pick(self.balance, &group.cursor, load, random::number(), tried)
+    /// Whether `endpoint`, one of its own, gets nothing now.
+    pub fn is_ejected(&self, endpoint: &Endpoint) -> bool {
+        self.eject.is_some() && endpoint.health.is_ejected(clock::now())
+    }
+
+    /// A connection to `endpoint`: an idle one where `pools` has it, else a new one.
+    async fn connect(&self, endpoint: &Arc<Endpoint>, pools: Option<&Pools>) -> Result<Link, Refusal> {
+        // The permit comes first, so that choices made while we dial see the load that is on its way.
+        let permit = Permit::new(endpoint.clone());
+        let tls = self.tls.as_ref().filter(|_| endpoint.tls.is_some());
+        if let Some(stream) = pools.and_then(|pools| pools.take(endpoint, tls)) {
+            return Ok(Link { stream, permit, tls: tls.cloned(), reused: true });
+        }
+        let stream = dial::dial(endpoint, tls, self.connect_timeout).await?;
+        Ok(Link { stream, permit, tls: tls.cloned(), reused: false })
+    }
+
+    fn pick(&self, group: &Group, key: Option<u64>, tried: &[bool]) -> Option<usize> {
+        let ejected = self.ejected(group);
+        let (policy, cursor, random) = (&self.balance, &group.cursor, random::number());
+        let choice = Choice { policy, cursor, random, key, tried, ejected: &ejected };
+        group.candidates.pick(&choice, |index| group.endpoints[index].load())
+    }
+
+    /// Who is ejected now; empty when nobody is. Where a change of the endpoints has left more of them ejected than may
+    /// be, nobody is.
+    fn ejected(&self, group: &Group) -> Vec<bool> {
+        let Some(rules) = &self.eject else { return Vec::new() };
+        let now = clock::now();
+        if self.ejections.until.load(Relaxed) <= now {
+            return Vec::new();
+        }
+        let ejected: Vec<bool> = group.endpoints.iter().map(|endpoint| endpoint.health.is_ejected(now)).collect();
+        let count = ejected.iter().filter(|is_ejected| **is_ejected).count();
+        if count > balance::most(rules, ejected.len()) { Vec::new() } else { ejected }
+    }
+
+    /// An endpoint has failed, and may have done so too often.
+    fn blame(&self, endpoint: &Endpoint, why: impl Display, events: &Events) {
+        let Some(rules) = &self.eject else { return };
+        let now = clock::now();
+        if !endpoint.health.failed(rules, now) {
+            return;
+        }
+        let _turn = self.ejections.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let group = self.endpoints.load();
+        let out = group.endpoints.iter().filter(|endpoint| endpoint.health.is_ejected(now)).count();
+        if out >= balance::most(rules, group.endpoints.len()) {
+            return;
+        }
+        if let Some(lasts) = endpoint.health.eject(rules, now) {
+            self.ejections.until.fetch_max(now + lasts, Relaxed);
+            events.push(self.ejection(endpoint, why, lasts));
+        }
+    }
+
+    fn ejection(&self, endpoint: &Endpoint, why: impl Display, lasts: u64) -> Event {
+        let (upstream, address, failures) = (&*self.name, endpoint.address(), endpoint.health.failures());
+        let seconds = lasts as f64 / 1000.0;
+        let message = format!(
+            "{address} of the upstream {upstream} gets nothing for {seconds} s: {failures} failures in a row, the last \
+             one {why}"
+        );
+        let event = Event::new(Level::Warning, "endpoint_ejected", message);
+        event.with("upstream", upstream).with("endpoint", address).with("seconds", seconds)
     }
 }
 
@@ -119,9 +179,10 @@ fn group(endpoints: &[snapshot::Endpoint], previous: Option<&Upstream>) -> Group
         .filter(|endpoint| !matches!(endpoint.target, snapshot::Target::Name(..)))
         .map(|wanted| (keep(wanted).unwrap_or_else(|| Arc::new(Endpoint::new(wanted))), wanted.weight))
         .unzip();
+    let places: Vec<_> = endpoints.iter().zip(weights).map(|(endpoint, weight)| (weight, endpoint.address())).collect();
     let has_left = |endpoint: &&Arc<Endpoint>| !endpoints.iter().any(|stays| Arc::ptr_eq(stays, endpoint));
     let departed = old.iter().filter(has_left).map(Arc::downgrade).collect();
-    Group { candidates: Candidates::new(&weights), cursor: Cursor::default(), departed, endpoints }
+    Group { candidates: Candidates::new(&places), cursor: Cursor::default(), departed, endpoints }
 }
 
 impl Group {

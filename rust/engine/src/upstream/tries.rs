@@ -1,0 +1,159 @@
+//! The tries of one exchange at an upstream: who is asked, in which order, and how often.
+//!
+//! A try is one endpoint that is dialled and, once there is a connection, asked. What may follow it:
+//!
+//! * Nothing was sent, as there was no connection: another try, if the rules say `connect`.
+//! * The answer has a status that the rules name, and asking twice does no harm: another try.
+//! * The connection was a kept one, which its peer had closed: the same try goes on over a new one.
+//! * Anything else ends it: nobody knows what the endpoint has done.
+//!
+//! The next try goes to another endpoint, as long as there is one that was not tried. Each try also tells how the
+//! endpoint does, for `eject`.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use super::{Endpoint, Group, Link, Pools, Upstream};
+use crate::error::{Refusal, refusal};
+use crate::log::Events;
+use crate::snapshot::Retry;
+
+/// Why there was another try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    Connect,
+    Status(u16),
+    /// A kept connection had been closed.
+    Kept,
+}
+
+/// What was tried, and what is left to try.
+#[derive(Debug)]
+pub struct Tries {
+    upstream: Arc<Upstream>,
+    group: Arc<Group>,
+    rules: Retry,
+    key: Option<u64>,
+    tried: Vec<bool>,
+    made: u32,
+    /// Index of the endpoint of the last try.
+    last: Option<usize>,
+    /// Why the next try, if there is one, is made.
+    why: Option<Again>,
+    again: Vec<Again>,
+}
+
+impl Tries {
+    /// No tries yet. `key` is what a hash goes by.
+    pub fn new(upstream: &Arc<Upstream>, rules: &Retry, key: Option<u64>) -> Self {
+        let group = upstream.endpoints.load_full();
+        let tried = vec![false; group.endpoints.len()];
+        let (upstream, rules) = (upstream.clone(), rules.clone());
+        Self { upstream, group, rules, key, tried, made: 0, last: None, why: None, again: Vec::new() }
+    }
+
+    /// How many were made.
+    pub fn made(&self) -> u32 {
+        self.made
+    }
+
+    /// Why each one behind the first was made, and each kept connection replaced.
+    pub fn again(&self) -> &[Again] {
+        &self.again
+    }
+
+    /// A connection for the next try: an idle one where `pools` has it, else a new one.
+    ///
+    /// # Errors
+    /// The refusal for the client, when nothing is left to try.
+    pub async fn link(&mut self, pools: Option<&Pools>, events: &Events) -> Result<Link, Refusal> {
+        let mut failure = refusal::NO_ENDPOINT;
+        while let Some(index) = self.next() {
+            let pools = pools.filter(|_| self.again.last() != Some(&Again::Kept));
+            match self.upstream.connect(&self.group.endpoints[index], pools).await {
+                Ok(link) => return Ok(link),
+                Err(refusal) => failure = refusal,
+            }
+            if failure != refusal::OVERLOAD {
+                self.failed(failure.reason, events);
+            }
+            if !self.rules.connect {
+                break;
+            }
+            self.why = Some(Again::Connect);
+        }
+        Err(failure)
+    }
+
+    /// The endpoint of the last try has answered; statuses that say it cannot serve are failures.
+    pub fn answered(&self, status: u16, events: &Events) {
+        match (status, self.endpoint()) {
+            (502..=504, _) => self.failed(format_args!("status {status}"), events),
+            (_, Some(endpoint)) if self.upstream.eject.is_some() => endpoint.health.answered(),
+            _ => {}
+        }
+    }
+
+    /// The endpoint of the last try has failed.
+    pub fn failed(&self, why: impl Display, events: &Events) {
+        if let Some(endpoint) = self.endpoint() {
+            self.upstream.blame(endpoint, why, events);
+        }
+    }
+
+    /// Whether this status is worth another try, and there is one. The next link is for it then.
+    pub fn retries(&mut self, status: u16) -> bool {
+        let retries = self.rules.statuses.contains(&status) && self.has_next();
+        if retries {
+            self.why = Some(Again::Status(status));
+        }
+        retries
+    }
+
+    /// The kept connection of the last try was closed; the next link is a new one to the same endpoint.
+    pub fn renew(&mut self) {
+        self.why = Some(Again::Kept);
+    }
+
+    fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        self.last.map(|last| &self.group.endpoints[last])
+    }
+
+    fn has_next(&self) -> bool {
+        match self.rules.attempts {
+            Some(attempts) => self.made < attempts && !self.tried.is_empty(),
+            None => self.tried.contains(&false),
+        }
+    }
+
+    fn next(&mut self) -> Option<usize> {
+        let renewed = self.last.filter(|_| self.why == Some(Again::Kept));
+        if renewed.is_none() {
+            self.advance()?;
+        }
+        self.again.extend(self.why.take());
+        self.last
+    }
+
+    fn advance(&mut self) -> Option<()> {
+        if !self.has_next() {
+            return None;
+        }
+        if !self.tried.contains(&false) {
+            self.begin_again();
+        }
+        let index = self.upstream.pick(&self.group, self.key, &self.tried)?;
+        self.tried[index] = true;
+        self.last = Some(index);
+        self.made += 1;
+        Some(())
+    }
+
+    /// All were tried, and more tries are wanted: another one than the last, where there is another.
+    fn begin_again(&mut self) {
+        self.tried.fill(false);
+        if let (Some(last), true) = (self.last, self.tried.len() > 1) {
+            self.tried[last] = true;
+        }
+    }
+}
