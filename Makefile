@@ -24,7 +24,7 @@ unexport PYTHONPATH PYTHONHOME
 # Whatever the engine is built from: the build is skipped while none of it is newer than the last one.
 ENGINE := Cargo.toml $(wildcard Cargo.lock) pyproject.toml $(shell find rust/engine/src rust/engine/Cargo.toml rust/door -type f)
 
-.PHONY: help run test check format bench fuzz conformance docs lock clean tools engine-release engine-dev lint-rust lint-python licences
+.PHONY: help run test check format bench profile fuzz conformance docs lock clean tools engine-release engine-dev lint-rust lint-python licences
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -45,6 +45,10 @@ format: $(VENV)/.dev ## formats both languages
 
 bench: engine-release $(VENV)/.dev ## beside other gateways; writes docs/
 	$(BIN)/python bench/run.py $(BENCH_ARGS)
+
+profile: engine-release $(VENV)/.dev ## where the time goes, with perf; writes docs/
+	@command -v perf >/dev/null || { echo 'perf is missing. Debian: apt-get install linux-perf' >&2; exit 1; }
+	$(BIN)/python bench/hotspots.py $(PROFILE_ARGS)
 
 fuzz: tools ## each fuzz target for FUZZ_SECONDS
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
