@@ -25,27 +25,29 @@ pub(super) struct Line<'a> {
     pub is_padded: bool,
 }
 
-/// Reads `block`, which holds `count` fields and ends with an empty line, and shows each line to `note`.
+/// Reads `block`, which holds `count` fields and ends with an empty line, and shows each line to `note`, which returns
+/// the part of the value to keep.
 pub(super) fn read_fields<'a>(
     block: &'a [u8],
     count: usize,
-    note: impl FnMut(Line<'a>) -> Result<(), BadHead>,
+    note: impl FnMut(Line<'a>) -> Result<&'a [u8], BadHead>,
 ) -> Result<Fields, BadHead> {
     if count <= FEW { read::<FEW>(block, note) } else { read::<MAX_FIELDS>(block, note) }
 }
 
 fn read<'a, const ROOM: usize>(
     block: &'a [u8],
-    mut note: impl FnMut(Line<'a>) -> Result<(), BadHead>,
+    mut note: impl FnMut(Line<'a>) -> Result<&'a [u8], BadHead>,
 ) -> Result<Fields, BadHead> {
     let mut room = [httparse::EMPTY_HEADER; ROOM];
     let headers = parse(block, &mut room)?;
     let mut entries = Vec::with_capacity(headers.len() + SPARE_FIELDS);
     for header in headers {
         let name = header.name.as_bytes();
-        let (start, end) = place(block, header.value);
-        note(Line { name, value: header.value, is_padded: block.get(end) != Some(&b'\r') })?;
+        let (_, end) = place(block, header.value);
+        let value = note(Line { name, value: header.value, is_padded: block.get(end) != Some(&b'\r') })?;
         let (name_start, name_end) = place(block, name);
+        let (start, end) = place(block, value);
         entries.push((Span::new(name_start, name_end), Span::new(start, end)));
     }
     let mut text = Vec::with_capacity(block.len() + SPARE_TEXT);
@@ -83,7 +85,7 @@ mod tests {
         let mut padded = Vec::new();
         let fields = read_fields(block, memchr::memchr_iter(b'\n', block).count() - 1, |line| {
             padded.push(line.is_padded);
-            Ok(())
+            Ok(line.value)
         });
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let fields = fields.map_err(|fault| fault.reason)?;

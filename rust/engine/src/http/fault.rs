@@ -64,6 +64,8 @@ faults! {
     HOST_INVALID: 400, "host_invalid", "The host is not a name or address with an optional port.";
     HOST_MISMATCH: 400, "host_mismatch", "The Host field differs from the host in the request target.";
 
+    // Servers that give fields to applications as variables (CGI, WSGI) do not tell `_` from `-`.
+    FRAMING_NAME: 400, "framing_name", "A field is called Content_Length or Transfer_Encoding, with an underscore.";
     LENGTH_INVALID: 400, "length_invalid", "Content-Length is not a plain decimal number.";
     LENGTH_REPEATED: 400, "length_repeated", "There are several Content-Length values.";
     LENGTH_AND_ENCODING: 400, "length_and_encoding", "Content-Length stands beside Transfer-Encoding.";

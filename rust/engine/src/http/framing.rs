@@ -49,19 +49,22 @@ enum Encoding {
 }
 
 impl<'a> Framing<'a> {
-    /// Takes note of one field. A fault inside a framing field shows at once, one between fields in [`Self::body`].
-    pub fn note(&mut self, line: Line<'a>) -> Result<(), BadHead> {
+    /// Takes note of one field, and returns its value as the next hop gets it. A fault inside a framing field shows at
+    /// once, one between fields in [`Self::body`].
+    pub fn note(&mut self, line: Line<'a>) -> Result<&'a [u8], BadHead> {
         // The length alone rules nearly every field out.
         let is = |name: &str| line.name.eq_ignore_ascii_case(name.as_bytes());
         match line.name.len() {
             4 if is("host") => self.note_host(line.value),
             6 if is("expect") => self.expects_continue |= line.value.eq_ignore_ascii_case(b"100-continue"),
             10 if is("connection") => self.note_connection(line.value),
-            14 if is("content-length") => self.note_length(line)?,
+            14 if is("content-length") => return self.note_length(line),
             17 if is("transfer-encoding") => self.note_encoding(line)?,
+            14 if is("content_length") => return Err(fault::FRAMING_NAME),
+            17 if is("transfer_encoding") => return Err(fault::FRAMING_NAME),
             _ => {}
         }
-        Ok(())
+        Ok(line.value)
     }
 
     fn note_host(&mut self, value: &'a [u8]) {
@@ -76,12 +79,14 @@ impl<'a> Framing<'a> {
         }
     }
 
-    fn note_length(&mut self, line: Line<'_>) -> Result<(), BadHead> {
+    /// Leading zeros end here: there are readers that take such a number for octal, or count its digits.
+    fn note_length(&mut self, line: Line<'a>) -> Result<&'a [u8], BadHead> {
         if self.length.is_some() || line.value.contains(&b',') {
             return Err(fault::LENGTH_REPEATED);
         }
         self.length = Some(parse_length(line).ok_or(fault::LENGTH_INVALID)?);
-        Ok(())
+        let zeros = line.value.iter().take_while(|digit| **digit == b'0').count();
+        Ok(&line.value[zeros.min(line.value.len() - 1)..])
     }
 
     fn note_encoding(&mut self, line: Line<'_>) -> Result<(), BadHead> {
@@ -146,7 +151,7 @@ mod tests {
 
     fn body(minor: u8, lines: &[(&str, &str)]) -> Result<Option<BodyLength>, &'static str> {
         let mut framing = Framing::default();
-        let noted = lines.iter().try_for_each(|(name, value)| framing.note(line(name, value)));
+        let noted = lines.iter().try_for_each(|(name, value)| framing.note(line(name, value)).map(drop));
         noted.and_then(|()| framing.body(minor)).map_err(|fault| fault.reason)
     }
 
@@ -178,6 +183,15 @@ mod tests {
         assert_eq!(body(1, &[encoding, length]), Err("length_and_encoding"));
         assert_eq!(body(1, &[encoding, encoding]), Err("encoding_invalid"));
         assert_eq!(body(0, &[encoding]), Err("encoding_in_http_1_0"));
+        assert_eq!(body(1, &[("Content_Length", "5")]), Err("framing_name"));
+        assert_eq!(body(1, &[length, ("TRANSFER_encoding", "chunked")]), Err("framing_name"));
+    }
+
+    #[test]
+    fn lengths_go_on_without_leading_zeros() {
+        for (value, kept) in [("0", "0"), ("000", "0"), ("010", "10"), ("00000000000000000000005", "5"), ("50", "50")] {
+            assert_eq!(Framing::default().note(line("Content-Length", value)), Ok(kept.as_bytes()));
+        }
     }
 
     #[test]

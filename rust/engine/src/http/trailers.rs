@@ -33,7 +33,7 @@ impl Trailers {
         self.text.extend_from_slice(&input[..input.len().min(room)]);
         let Some(extent) = self.scan.advance(&self.text, LIMIT)? else { return Ok(None) };
         let end = extent.fields.end;
-        let mut fields = read_fields(&self.text[..end], extent.count, |_| Ok(()))?;
+        let mut fields = read_fields(&self.text[..end], extent.count, |line| Ok(line.value))?;
         fields.retain(|name, _| !is_forbidden(name));
         Ok(Some((fields, end - before)))
     }
