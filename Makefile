@@ -50,10 +50,11 @@ profile: engine-release $(VENV)/.dev ## where the time goes, with perf; writes d
 	@command -v perf >/dev/null || { echo 'perf is missing. Debian: apt-get install linux-perf' >&2; exit 1; }
 	$(BIN)/python bench/hotspots.py $(PROFILE_ARGS)
 
-fuzz: tools ## each fuzz target for FUZZ_SECONDS
+fuzz: tools $(VENV)/.run ## each fuzz target for FUZZ_SECONDS
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
 	@rustup toolchain list 2>/dev/null | grep -q nightly || { \
 	  echo 'make fuzz needs a nightly Rust: rustup toolchain install nightly' >&2; exit 1; }
+	$(BIN)/python rust/engine/fuzz/seed.py
 	cd rust/engine && for target in $$(cargo +nightly fuzz list); do \
 	  echo "== $$target"; cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -timeout=10; done
 
