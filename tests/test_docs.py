@@ -1,7 +1,7 @@
 """The documentation says what the product does.
 
-Configurations in it load, links in it lead somewhere, and its tables have each reason, cause, metric, log field and
-admin endpoint of the source, and no other.
+Configurations in it load, links in it lead somewhere, its tables have each reason, cause, metric, log field and admin
+endpoint of the source, and no other, and each behaviour that it lists has a test.
 """
 
 import re
@@ -154,6 +154,16 @@ def test_reasons() -> None:
 
 def test_answers_point_to_the_reasons() -> None:
     assert re.search(r'const DOCS: &str = "docs/reasons\.md#";', text_of(RUST / "server" / "answer.rs"))
+
+
+def test_behaviours() -> None:
+    rows = re.findall(r"^\| (?!behaviour|-)(.+?) \|.*\| (.+) \|$", text_of(DOCS / "behaviours.md"), re.MULTILINE)
+    assert len(rows) > 60 and len({name for name, _ in rows}) == len(rows)
+    for name, test in rows:
+        named = re.fullmatch(r"`(test_\w+\.py)::(test_\w+)`", test)
+        assert named, f"{name}: {test} is no test"
+        file = ROOT / "tests" / "e2e" / named[1]
+        assert file.exists() and re.search(rf"^(async )?def {named[2]}\(", text_of(file), re.MULTILINE), test
 
 
 def test_causes() -> None:
