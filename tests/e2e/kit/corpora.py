@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["Case", "cases", "exhaustive", "load", "named_mutations"]
+__all__ = ["Case", "cases", "doubles", "exhaustive", "load", "named_mutations"]
 
 FOLDER = Path(__file__).parents[2] / "corpora"
 
@@ -118,6 +118,12 @@ def named_mutations() -> Iterator[Case]:
         yield from _both_ways(name, line)
     for (place, line), byte in itertools.product(list(PLACES.items())[:10], USUAL):
         yield from _both_ways(f"{byte:#04x} {place}", line % byte)
+
+
+def doubles() -> Iterator[Case]:
+    """Two of the usual bytes in every place."""
+    for (place, line), pair in itertools.product(PLACES.items(), itertools.product(USUAL, USUAL)):
+        yield from _both_ways(f"{bytes(pair).hex(' ')} {place}", line.replace(b"%c", bytes(pair)))
 
 
 def exhaustive() -> Iterator[Case]:
