@@ -68,13 +68,13 @@ async def test_a_request(gateway: Gateway, upstream: EchoUpstream, client: Wire)
     await client.send(request_bytes(f"POST /app/request?token={SECRET}", *fields, body=b"12345"))
     _, body = await client.answer()
     record = await logged(gateway, path="/app/request")
-    assert record.keys() == COMMON | {"status", "bytes_in", "bytes_out"}
+    assert record.keys() == COMMON | {"attempts", "status", "bytes_in", "bytes_out"}
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", record.pop("time"))
     assert 0 <= record.pop("duration_ms") < 10_000
     assert record.pop("connection") and record.pop("request_id") == json.loads(body)["headers"]["x-request-id"]
     assert record == {
         "event": "request", "listener": "edge", "route": "app", "client": "127.0.0.1", "protocol": "h1",
-        "upstream": "app", "endpoint": upstream.url, "upstream_protocol": "h1", "method": "POST",
+        "upstream": "app", "endpoint": upstream.url, "upstream_protocol": "h1", "attempts": 1, "method": "POST",
         "host": "gateway.test", "path": "/app/request", "user_agent": "curl/8", "status": 200, "bytes_in": 5,
         "bytes_out": len(body),
     }  # fmt: skip
@@ -110,7 +110,7 @@ async def test_a_websocket_opens_and_closes(gateway: Gateway, upstream: EchoUpst
         await (await client.ping())
         await client.close(4000, "enough")
     closed = await logged(gateway, event="close", path="/app/socket")
-    assert opened.keys() == COMMON | {"status", "subprotocol", "extensions"}
+    assert opened.keys() == COMMON | {"attempts", "status", "subprotocol", "extensions"}
     assert (opened["status"], opened["subprotocol"]) == (101, "chat")
     assert opened["extensions"].startswith("permessage-deflate")
     shared = COMMON - {"time", "event", "duration_ms"}

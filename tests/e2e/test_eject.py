@@ -133,6 +133,23 @@ async def test_other_failures(servers: dict[str, Mortal], failure: str, way: str
             assert statuses == {200 if way == "request" else 101: 10, bad_status: 2}
 
 
+async def test_tls_that_fails_is_no_connection(servers: dict[str, Mortal]) -> None:
+    async with play() as (bad, url):
+        urls = [servers["a"].url, url.replace("http:", "https:")]
+        async with running(configuration(urls, {"failures": 2, "for": "1h"})) as gateway:
+            answering = asyncio.create_task(hang_up(bad.connection))
+            assert await asked_often(gateway.port(), "/it", 20) == {"a": 20}, "the other one is tried next"
+            answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
+            assert "upstream_tls" in (await ejected(gateway))["message"]
+            assert bad.connections == 2
+
+
+async def hang_up(connection: Any) -> None:
+    while True:
+        (await connection()).reset()
+
+
 async def spoil(connection: Any, failure: str) -> None:
     while True:
         server: Wire = await connection()

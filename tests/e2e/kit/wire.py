@@ -130,6 +130,12 @@ class Wire:
         rest = await self.rest()
         assert rest == b"", rest
 
+    async def gone(self) -> None:
+        """Waits for the peer's end, however long that takes, whatever comes before it."""
+        with contextlib.suppress(ConnectionError):
+            while await self._reader.read(4096):
+                pass
+
     def finish(self) -> None:
         """End our sending (FIN), and go on reading."""
         self._writer.write_eof()
