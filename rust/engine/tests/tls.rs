@@ -164,7 +164,6 @@ fn connect(tls: &ServerTls, config: &Arc<ClientConfig>, name: &str) -> Result<Se
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut client = ClientConnection::new(config.clone(), name).unwrap();
     let mut server = accept(tls, &mut client)?;
-    server.set_buffer_limit(Some(tls::BUFFER_LIMIT));
     while client.is_handshaking() || server.is_handshaking() || server.wants_write() {
         carry(&mut client, &mut server).and_then(|()| carry(&mut server, &mut client))?;
     }

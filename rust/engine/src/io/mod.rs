@@ -5,15 +5,14 @@ mod listener;
 pub mod proxy_protocol;
 pub mod random;
 mod raw;
-mod rewind;
 pub mod room;
 mod scratch;
 mod socket;
 mod stream;
+pub mod tls;
 
 pub use listener::Listener;
 pub use raw::{Loose, Raw, Watch};
-pub use rewind::Rewind;
 pub use scratch::{SCRATCH_SIZE, with_scratch};
 pub use socket::{BindError, bind, connect};
 pub use stream::Stream;

@@ -123,6 +123,13 @@ impl Raw {
         }
     }
 
+    /// Goes through tokio's `poll_read` and not `try_read`: only there does a short read mark the socket as drained,
+    /// which saves a second system call for every message.
+    pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        Pin::new(self).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
+    }
+
     /// See [`super::Stream::poll_read_watched`].
     #[inline]
     pub(super) fn poll_read_watched(

@@ -6,34 +6,28 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::TlsStream;
+use tokio::io::AsyncWrite;
 
 use super::raw::{Raw, Watch};
-use super::rewind::Rewind;
+use super::tls::Tls;
 
 /// A connection's byte stream.
 #[derive(Debug)]
 pub enum Stream {
     Raw(Raw),
-    Tls(Box<TlsStream<Rewind>>),
+    Tls(Box<Tls>),
     /// Nothing is left of it: it has ended, and takes nothing.
     Closed,
 }
 
 impl Stream {
     /// Reads into `buffer`; 0 is the end of the stream.
-    ///
-    /// Goes through tokio's `poll_read` and not `try_read`: only there does a short read mark the socket as drained,
-    /// which saves a second system call for every message.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(buffer);
-        let read = match self {
-            Self::Raw(raw) => Pin::new(raw).poll_read(cx, &mut buffer),
-            Self::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, &mut buffer),
-            Self::Closed => Poll::Ready(Ok(())),
-        };
-        read.map_ok(|()| buffer.filled().len())
+        match self {
+            Self::Raw(raw) => raw.poll_recv(cx, buffer),
+            Self::Tls(tls) => tls.poll_read(cx, buffer, None),
+            Self::Closed => Poll::Ready(Ok(0)),
+        }
     }
 
     /// Like [`Stream::poll_read`], for the one task that reads this stream from now on and keeps `watch` for it. It does
@@ -47,7 +41,8 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Raw(raw) => raw.poll_read_watched(cx, buffer, watch),
-            Self::Tls(_) | Self::Closed => self.poll_read(cx, buffer),
+            Self::Tls(tls) => tls.poll_read(cx, buffer, Some(watch)),
+            Self::Closed => Poll::Ready(Ok(0)),
         }
     }
 
@@ -56,7 +51,7 @@ impl Stream {
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Raw(raw) => Pin::new(raw).poll_write(cx, bytes),
-            Self::Tls(tls) => Pin::new(&mut **tls).poll_write(cx, bytes),
+            Self::Tls(tls) => tls.poll_write(cx, bytes),
             Self::Closed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
@@ -65,7 +60,7 @@ impl Stream {
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Raw(_) | Self::Closed => Poll::Ready(Ok(())),
-            Self::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
+            Self::Tls(tls) => tls.poll_flush(cx),
         }
     }
 
@@ -82,7 +77,7 @@ impl Stream {
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Raw(raw) => Pin::new(raw).poll_shutdown(cx),
-            Self::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
+            Self::Tls(tls) => tls.poll_shutdown(cx),
             Self::Closed => Poll::Ready(Ok(())),
         }
     }
@@ -91,7 +86,7 @@ impl Stream {
     /// and saves a system call.
     pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Self::Tls(tls) = self {
-            std::task::ready!(Pin::new(&mut **tls).poll_shutdown(cx))?;
+            std::task::ready!(tls.poll_shutdown(cx))?;
         }
         *self = Self::Closed;
         Poll::Ready(Ok(()))

@@ -8,9 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rustls::HandshakeKind;
-use rustls::server::Acceptor;
 use tokio::time::timeout;
-use tokio_rustls::LazyConfigAcceptor;
 
 use super::connection;
 use super::handshakes;
@@ -20,9 +18,8 @@ use super::session::{Session, TlsFacts};
 use super::state::State;
 use super::worker::{Command, Worker};
 use crate::io::proxy_protocol::{self, ParsedProxy, ProxyHeader};
-use crate::io::{Raw, Rewind, Stream, room};
+use crate::io::{Raw, Stream, room, tls};
 use crate::log::Level;
-use crate::tls;
 
 /// How long accepting pauses when the process is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -171,25 +168,22 @@ async fn establish_on(
     match &state.listeners[listener].tls {
         None => Ok(Session::new(Stream::Raw(raw), early, peer, None, permit, id)),
         Some(server) => {
-            let start = LazyConfigAcceptor::new(Acceptor::default(), Rewind::new(raw, early)).await;
-            let start = start.map_err(|_| "tls")?;
-            let name = start.client_hello().server_name().map(str::to_ascii_lowercase);
+            let hello = tls::read_hello(raw, early).await.map_err(|_| "tls")?;
+            let name = hello.server_name.as_deref().map(str::to_ascii_lowercase);
             let facts = TlsFacts { rule: server.rule(name.as_deref()), server_name: name };
-            let config = server.config(facts.server_name.as_deref());
-            let small = |session: &mut rustls::ServerConnection| session.set_buffer_limit(Some(tls::BUFFER_LIMIT));
             let gauges = worker.tallies.tls_gauges(state.generation, listener, &settings.name);
             let patience = Duration::from_millis(settings.tls_queue);
             let entered = handshakes::enter(&state.listeners[listener].slots, &worker.turns, &gauges, patience).await;
             let (_place, turn) = entered.ok_or("tls_queue")?;
-            let handshake = start.into_stream_with(config, small);
+            let answered = hello.answer(server.config(facts.server_name.as_deref())).map_err(|_| "tls")?;
             drop(turn);
-            let stream = handshake.await.map_err(|_| "tls")?;
-            if !server.readmits(facts.server_name.as_deref(), stream.get_ref().1) {
+            let stream = answered.finish().await.map_err(|_| "tls")?;
+            if !server.readmits(facts.server_name.as_deref(), stream.common()) {
                 return Err("tls");
             }
-            let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+            let resumed = stream.common().handshake_kind() == Some(HandshakeKind::Resumed);
             worker.tallies.tls_handshake(&settings.name, if resumed { "resumed" } else { "full" });
-            Ok(Session::new(Stream::Tls(Box::new(stream.into())), Vec::new(), peer, Some(facts), permit, id))
+            Ok(Session::new(Stream::Tls(Box::new(stream)), Vec::new(), peer, Some(facts), permit, id))
         }
     }
 }

@@ -31,10 +31,6 @@ use self::rule::{Domains, Plan, Rule};
 use crate::error::Fault;
 use crate::snapshot;
 
-/// Bytes that rustls may hold back for a peer that does not read, for `set_buffer_limit`: one record of the largest
-/// size and its overhead (RFC 8446 §5.2). rustls itself would take 64 KiB, the relay holds back what it must anyway.
-pub const BUFFER_LIMIT: usize = 16 * 1024 + 512;
-
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
 
 /// TLS of one listener.

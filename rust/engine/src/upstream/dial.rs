@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use super::Endpoint;
 use crate::error::{Refusal, refusal};
-use crate::io::{Raw, Rewind, Stream, connect};
+use crate::io::tls::{self, HandshakeError};
+use crate::io::{Raw, Stream, connect};
 use crate::snapshot::PeerName;
-use crate::tls::{self, ClientTls, Mistrust};
+use crate::tls::{ClientTls, Mistrust};
 
 /// Connects to `endpoint`; what fails is counted there.
 ///
@@ -35,11 +35,11 @@ async fn establish(endpoint: &Endpoint, tls: Option<&Arc<ClientTls>>) -> Result<
 
 async fn secure(raw: Raw, tls: &ClientTls, host: &PeerName) -> Result<Stream, Mistrust> {
     let name = tls.server_name(host).clone();
-    let small = |session: &mut rustls::ClientConnection| session.set_buffer_limit(Some(tls::BUFFER_LIMIT));
-    let connected =
-        TlsConnector::from(tls.config.clone()).connect_with(name, Rewind::new(raw, Vec::new()), small).await;
-    let stream = connected.map_err(|error| Mistrust::of(error.get_ref().and_then(|inner| inner.downcast_ref())))?;
-    Ok(Stream::Tls(Box::new(stream.into())))
+    let connected = tls::connect(raw, tls.config.clone(), name).await;
+    connected.map(|stream| Stream::Tls(Box::new(stream))).map_err(|error| match error {
+        HandshakeError::Tls(error) => Mistrust::of(Some(&error)),
+        HandshakeError::Io(_) => Mistrust::of(None),
+    })
 }
 
 fn explain(error: &io::Error) -> Refusal {
