@@ -21,6 +21,8 @@ from tests.e2e.kit.strict import Answer, Fault, Incomplete, Reading, Request, re
 from tests.e2e.kit.wire import soon
 from tidegate.testing import Gateway
 
+WRITTEN = ["chunks", "content-length", "transfer-encoding", "lines", "first-line", "pipelines"]
+
 AT_ONCE = 32
 """Connections at one time."""
 
@@ -49,9 +51,12 @@ def site() -> Iterator[tuple[Gateway, socket.socket]]:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         config = {
             "listeners": {"edge": {"bind": "127.0.0.1:0"}},
-            "routes": [{"name": "all", "to": "server"}],
+            "routes": [
+                {"name": "kept", "match": {"path": {"prefix": "/k"}}, "to": "kept"},
+                {"name": "all", "to": "server"},
+            ],
             # Each request on a connection of its own, so that each byte there is the doing of one case.
-            "upstreams": {"server": {"endpoints": [url], "pool": {"idle": 0}}},
+            "upstreams": {"server": {"endpoints": [url], "pool": {"idle": 0}}, "kept": {"endpoints": [url]}},
         }
         with Gateway(config) as gateway:
             yield gateway, listener
@@ -63,6 +68,7 @@ async def recorder(site: tuple[Gateway, socket.socket]) -> AsyncIterator[Recorde
     server = await asyncio.get_running_loop().create_server(recorder, sock=site[1].dup())
     yield recorder
     server.close()
+    await recorder.close()
 
 
 async def play(gateway: Gateway, recorder: Recorder, all_cases: list[Case]) -> int:
@@ -250,7 +256,7 @@ def ask_h11(story: Story) -> str:
 # ---- the cases ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["chunks", "content-length", "transfer-encoding", "lines", "first-line", "pipelines"])
+@pytest.mark.parametrize("name", WRITTEN)
 async def test_what_is_written_down(site: tuple[Gateway, socket.socket], recorder: Recorder, name: str) -> None:
     await play(site[0], recorder, cases(name))
 
@@ -268,6 +274,25 @@ async def test_two_bytes_in_every_place(site: tuple[Gateway, socket.socket], rec
 async def test_every_byte_in_every_place(site: tuple[Gateway, socket.socket], recorder: Recorder) -> None:
     all_cases = list(exhaustive())
     assert (len(all_cases), await play(site[0], recorder, all_cases)) == (6656, 916)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+async def test_nobody_else_is_hurt(site: tuple[Gateway, socket.socket], recorder: Recorder, name: str) -> None:
+    """On connections that are kept, others are served between the cases: they get their own answers."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def run(case: Case) -> None:
+        path = b"/k/%d" % next(_numbers)
+        async with gate:
+            await send(site[0].port(), case.sent(path) + LAST.replace(b"{path}", path), case.unfinished)
+            told = await send(site[0].port(), LAST.replace(b"{path}", path + b"/other"), False)
+        assert [answer.body for answer in told.answers] == [path + b"/other/last"], case.name
+
+    await asyncio.gather(*map(run, cases(name)))
+    requests = [request for story in recorder.stories for request in story.requests]
+    assert len(recorder.stories) < len(requests), "connections are kept"
+    assert [story for story in recorder.stories if story.fault] == []
+    assert [request for request in requests if b"smuggled" in request.target] == []
 
 
 def test_the_judge_can_say_no() -> None:

@@ -1,6 +1,7 @@
 """A server that answers at once and keeps every byte that came, by connection, for a strict reader to judge."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,29 +26,36 @@ class Recorder:
 
     def __init__(self) -> None:
         self.stories: list[Story] = []
-        self._open = 0
+        self._open: set[_Connection] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
     def __call__(self) -> asyncio.Protocol:
         story = Story()
         self.stories.append(story)
-        self._open += 1
+        connection = _Connection(story, self._leave)
+        self._open.add(connection)
         self._idle.clear()
-        return _Connection(story, self._leave)
+        return connection
+
+    async def close(self) -> None:
+        """Ends the connections that the gateway keeps."""
+        for connection in list(self._open):
+            connection.abort()
+        await self.ended()
 
     async def ended(self) -> None:
         async with asyncio.timeout(10):
             await self._idle.wait()
 
-    def _leave(self) -> None:
-        self._open -= 1
-        if self._open == 0:
+    def _leave(self, connection: "_Connection") -> None:
+        self._open.discard(connection)
+        if not self._open:
             self._idle.set()
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, story: Story, leave: Any) -> None:
+    def __init__(self, story: Story, leave: "Callable[[_Connection], None]") -> None:
         self._story, self._leave = story, leave
 
     def connection_made(self, transport: Any) -> None:
@@ -73,4 +81,7 @@ class _Connection(asyncio.Protocol):
         self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(request.target) + body)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._leave()
+        self._leave(self)
+
+    def abort(self) -> None:
+        self._transport.abort()
