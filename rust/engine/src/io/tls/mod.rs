@@ -27,6 +27,8 @@ const READ_SIZE: usize = 64 * 1024;
 /// What may be kept of records that are not whole: a handshake message of 64 KiB (more than any that is meant well), and
 /// the record it ends in. rustls itself sets no limit here.
 const HELD_LIMIT: usize = 96 * 1024;
+/// Reads of records without content (new tickets, new keys, or malice) before it is the turn of others.
+const READS_IN_A_ROW: usize = 4;
 /// What one write takes at most.
 const WRITE_SIZE: usize = 64 * 1024;
 
@@ -75,10 +77,7 @@ impl Tls {
         buffer: &mut [u8],
         mut watch: Option<&mut Watch>,
     ) -> Poll<io::Result<usize>> {
-        // What a handshake or a renewal of keys has left to say must not wait for our next write.
-        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
-            return Poll::Ready(Err(error));
-        }
+        self.flush_beside(cx);
         if !self.plain.is_empty() {
             let taken = self.plain.len().min(buffer.len());
             buffer[..taken].copy_from_slice(&self.plain[..taken]);
@@ -86,7 +85,7 @@ impl Tls {
             self.plain.shrink_to_fit();
             return Poll::Ready(Ok(taken));
         }
-        loop {
+        for _ in 0..READS_IN_A_ROW {
             if self.failed {
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
@@ -94,12 +93,21 @@ impl Tls {
                 return Poll::Ready(Ok(0));
             }
             let filled = ready!(self.poll_receive(cx, buffer, watch.as_deref_mut()))?;
-            if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
-                return Poll::Ready(Err(error));
-            }
+            self.flush_beside(cx);
             if filled > 0 {
                 return Poll::Ready(Ok(filled));
             }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// What a handshake or a renewal of keys has left to say must not wait for our next write. If it cannot be said, the
+    /// peer takes nothing more; what it has said before is still to be read.
+    fn flush_beside(&mut self, cx: &mut Context<'_>) {
+        if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
+            self.unsent = Records::default();
+            self.closed = true;
         }
     }
 
@@ -146,7 +154,14 @@ impl Tls {
             rest.extend_from_slice(&bytes[taken..]);
         };
         let received = self.session.receive(incoming, plain, &mut self.unsent);
-        let progress = received.map_err(|error| self.fail(error))?;
+        let progress = match received {
+            Ok(progress) => progress,
+            // What came whole before the error counts; the next read tells of it.
+            Err(error) => {
+                let error = self.fail(error);
+                return if filled > 0 { Ok(filled) } else { Err(error) };
+            }
+        };
         self.ended |= progress.ended;
         if !self.held.is_empty() || progress.used < incoming.len() {
             self.held = incoming[progress.used..].to_vec();

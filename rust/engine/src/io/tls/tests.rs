@@ -164,6 +164,24 @@ fn a_broken_stream_ends() {
     }
 }
 
+#[test]
+fn what_came_before_an_error_is_read() {
+    for versions in BOTH {
+        run(async {
+            let (mut server, mut client) = pair(versions).await;
+            let mut records = Records::default();
+            client.session.send(&mut [], b"Close", &mut records).unwrap();
+            let mut bytes = records.rest().to_vec();
+            bytes.extend_from_slice(&[23, 3, 3, 0, 5, 1, 2, 3, 4, 5]);
+            let Raw::Unix(raw) = &mut client.raw else { unreachable!() };
+            raw.write_all(&bytes).await.unwrap();
+            assert_eq!(read_exactly(&mut server, 5, 9).await, b"Close");
+            let mut buffer = [0; 9];
+            std::future::poll_fn(|cx| server.poll_read(cx, &mut buffer, None)).await.unwrap_err();
+        });
+    }
+}
+
 /// The server finds out in the middle of its own messages, and says so; what stands behind the ClientHello is not read.
 #[test]
 fn an_alert_comes_after_what_was_begun() {
