@@ -141,7 +141,8 @@ async def test_they_move_while_a_websocket_is_open(gateway: Gateway, upstream: E
         found = await scrape(gateway)
         text = {"route": "moving", "direction": "to_upstream", "opcode": "text"}
         assert found["tidegate_websocket_messages_total"].value(**text) == 4, "fragments are one message"
-        assert found["tidegate_websocket_closed_total"].value(route="moving") == 0
+        closed = found.get("tidegate_websocket_closed_total")  # none before the first WebSocket of all has ended
+        assert closed is None or closed.value(route="moving") == 0
         assert live(found, "moving") == 1
     found = await settle(gateway, lambda found: live(found, "moving") == 0)
     assert found["tidegate_websocket_closed_total"].value(route="moving", code="1000", cause="client") == 1
