@@ -172,6 +172,7 @@ class _Writer:
                 "tls_handshakes": listener.limits.tls_handshakes,
             },
             "head_timeout": listener.timeouts.head,
+            "body_timeout": listener.timeouts.body,
             "keep_alive": listener.timeouts.keep_alive,
             "tls_timeout": listener.timeouts.tls,
             "tls_queue": listener.timeouts.tls_queue,
@@ -211,7 +212,11 @@ class _Writer:
             "name": route.name,
             "place": self._place(route.path),
             "listeners": [
-                {"listener": self._listeners[on.listener], "websocket": self._settings(on.websocket)}
+                {
+                    "listener": self._listeners[on.listener],
+                    "websocket": self._settings(on.websocket),
+                    "body_limit": on.body_limit,
+                }
                 for on in route.listeners
             ],
             "match": self._match(f"{at}/match", (*route.path, "match"), route.match),

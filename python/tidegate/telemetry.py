@@ -165,6 +165,7 @@ HELP: Mapping[str, str] = {
     "tidegate_endpoint_ejections_total": "How often an endpoint was ejected because it failed too often in a row.",
     "tidegate_endpoint_healthy": "Whether an endpoint takes new exchanges: 0 while it is ejected.",
     "tidegate_endpoint_tls_failures_total": "TLS handshakes with an endpoint that failed, by reason.",
+    "tidegate_http_failed_total": "Plain HTTP requests that were refused or whose answers ended early, by reason.",
     "tidegate_http_request_seconds": "From the head of a request to the end of its answer; WebSockets are not in it.",
     "tidegate_http_requests_total": "Plain HTTP requests, by route and status.",
     "tidegate_log_dropped_total": "Lines of the access log that were lost because it could not be written in time.",

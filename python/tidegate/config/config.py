@@ -131,10 +131,11 @@ class WebSocket:
 
 @dataclass(frozen=True, slots=True)
 class RouteListener:
-    """A listener that a route is on, by name, and the WebSocket settings there."""
+    """A listener that a route is on, by name, and what holds there."""
 
     listener: str
     websocket: WebSocket
+    body_limit: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,6 @@ LATER: tuple[Later, ...] = (
     Later("routes.*.hooks"),
     Later("routes.*.mirror"),
     Later("routes.*.access"),
-    Later("routes.*.limits"),
     Later("upstreams.*.health"),
     Later("upstreams.*.discover"),
     Later("upstreams.*.limits"),

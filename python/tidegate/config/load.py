@@ -15,7 +15,6 @@ from tidegate.config.options import GatewayOptions, ListenerOptions, RouteOption
 from tidegate.config.options.gateway import AccessLogOptions, AdminOptions
 from tidegate.config.routes import RouteTable
 from tidegate.config.units import UnitError, show_duration
-from tidegate.config.websockets import Layer
 from tidegate.errors import ConfigError, in_order
 
 __all__ = ["load"]
@@ -70,7 +69,7 @@ class _Loading:
         listener_options = self._listener_options()
         upstreams = self._upstreams()
         listeners = tuple(self._listener(name, options) for name, options in listener_options.items())
-        routes = self._routes({name: _layer(name, options) for name, options in listener_options.items()})
+        routes = self._routes(listener_options)
         self._check_binds(listeners, top)
         if top is None:
             return None
@@ -154,7 +153,7 @@ class _Loading:
             self._findings.error((*path, "tls"), message, "write them as https://host:port", at_key=True)
         return None
 
-    def _routes(self, listeners: Mapping[str, Layer]) -> tuple[Route, ...]:
+    def _routes(self, listeners: Mapping[str, ListenerOptions]) -> tuple[Route, ...]:
         known_listeners = _names(self._document.values.get("listeners"))
         known_upstreams = _names(self._document.values.get("upstreams"))
         table = RouteTable(listeners, known_listeners, known_upstreams, self._findings)
@@ -242,10 +241,6 @@ class _Loading:
 
 def _names(section: object) -> list[str]:
     return list(section) if isinstance(section, dict) else []
-
-
-def _layer(name: str, options: ListenerOptions) -> Layer:
-    return options.websocket, ("listeners", name, "websocket")
 
 
 def _upstream(name: str, path: KeyPath, options: UpstreamOptions, tls: UpstreamTls | None) -> Upstream:

@@ -6,7 +6,7 @@ from typing import Any
 from tidegate.config.config import Forward, Redirect, Respond, Route, RouteListener, WebSocket
 from tidegate.config.document import KeyPath
 from tidegate.config.faults import Findings, suggestion
-from tidegate.config.options import RouteOptions
+from tidegate.config.options import ListenerOptions, RouteOptions
 from tidegate.config.options.route import MatchOptions, TestOptions
 from tidegate.config.websockets import Layer, merge
 
@@ -22,7 +22,7 @@ class RouteTable:
 
     def __init__(
         self,
-        listeners: Mapping[str, Layer],
+        listeners: Mapping[str, ListenerOptions],
         known_listeners: Iterable[str],
         known_upstreams: Iterable[str],
         findings: Findings,
@@ -62,7 +62,11 @@ class RouteTable:
         names = self._listeners if options.listeners is None else self._checked(options.listeners, path)
         self.used_listeners.update(names)
         settings: Layer = (options.websocket, (*path, "websocket"))
-        return tuple(RouteListener(name, self._websocket(name, settings)) for name in names if name in self._listeners)
+        return tuple(
+            RouteListener(name, self._websocket(name, settings), self._body_limit(name, options))
+            for name in names
+            if name in self._listeners
+        )
 
     def _checked(self, names: Sequence[str], path: KeyPath) -> Sequence[str]:
         for index, name in enumerate(names):
@@ -75,11 +79,15 @@ class RouteTable:
         return names
 
     def _websocket(self, listener: str, settings: Layer) -> WebSocket:
+        inherited: Layer = (self._listeners[listener].websocket, ("listeners", listener, "websocket"))
         if settings[0].written:
-            return merge(self._listeners[listener], settings, self._findings)
+            return merge(inherited, settings, self._findings)
         if listener not in self._plain:
-            self._plain[listener] = merge(self._listeners[listener], settings, self._findings)
+            self._plain[listener] = merge(inherited, settings, self._findings)
         return self._plain[listener]
+
+    def _body_limit(self, listener: str, options: RouteOptions) -> int | None:
+        return (options if "body" in options.limits.written else self._listeners[listener]).limits.body
 
     # What it is called.
 
@@ -145,6 +153,8 @@ class RouteTable:
         if action not in ("redirect", "respond"):
             return
         idle: list[KeyPath] = [(key,) for key in ("rewrite", "host", "timeouts", "retry") if key in options.written]
+        if options.respond != "echo" and "limits" in options.written:
+            idle.append(("limits",))
         if "request" in options.headers.written:
             idle.append(("headers", "request"))
         if options.respond in ("echo", "ready") and "response" in options.headers.written:

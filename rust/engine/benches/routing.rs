@@ -118,7 +118,7 @@ fn route(index: usize) -> Route {
     Route {
         name: format!("route-{index}"),
         place: Place { file: String::new(), line: 0 },
-        listeners: vec![RouteListener { listener: 0, websocket: 0 }],
+        listeners: vec![RouteListener { listener: 0, websocket: 0, body_limit: None }],
         matches: Match { hosts: vec![HostMatch::Exact(host(index))], path, methods: vec![], headers, query: vec![] },
         priority: 0,
         fall_through: false,
@@ -141,6 +141,7 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
         trusted_proxies: vec![],
         limits: ListenerLimits { connections: None, headers: 32768, tls_handshakes: 1 },
         head_timeout: 1,
+        body_timeout: None,
         keep_alive: 1,
         tls_timeout: 1,
         tls_queue: 1,

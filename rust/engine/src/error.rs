@@ -49,6 +49,8 @@ pub mod refusal {
     pub const MISDIRECTED: Refusal =
         Refusal::new(421, "misdirected", "this connection was made for another server name; open a new one");
     pub const HEAD_TIMEOUT: Refusal = Refusal::new(408, "head_timeout", "the request head took too long");
+    pub const BODY_TIMEOUT: Refusal =
+        Refusal::new(408, "body_timeout", "the next part of the request body took too long");
     pub const BODY_CUT: Refusal = Refusal::new(400, "bad_body", "the request body is malformed");
     pub const BODY_TOO_LARGE: Refusal =
         Refusal::new(413, "body_too_large", "the request body is larger than this route takes");

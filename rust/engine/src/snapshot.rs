@@ -54,6 +54,8 @@ pub struct Listener {
     pub limits: ListenerLimits,
     /// How long a head may take, from the first byte of the connection or of the request.
     pub head_timeout: u64,
+    /// How long a body may pause; `null` is never.
+    pub body_timeout: Option<u64>,
     /// How long a kept-alive connection may wait for its next request.
     pub keep_alive: u64,
     /// How long a TLS handshake (and a PROXY header) may take.
@@ -152,6 +154,8 @@ pub struct RouteListener {
     pub listener: usize,
     /// Index into `websockets`.
     pub websocket: usize,
+    /// Bytes of a request's body; more is 413; `null` is unlimited.
+    pub body_limit: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -237,7 +241,8 @@ pub struct Forward {
     pub response_headers: Edits,
     /// From the head of a WebSocket attempt to the upstream's answer: name, connect and 101.
     pub handshake_timeout: u64,
-    /// From the head of a plain request to the head of its answer; `null` is never.
+    /// From the head of a plain request without a body to the head of its answer; with one, from any part of it that the
+    /// upstream has taken. `null` is never.
     pub request_timeout: Option<u64>,
     pub retry: Retry,
 }

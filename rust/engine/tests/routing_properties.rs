@@ -74,7 +74,7 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
     let route = (matches(), priority, fall_through).prop_map(|(matches, priority, fall_through)| Route {
         name: String::new(),
         place: Place { file: String::new(), line: 0 },
-        listeners: vec![RouteListener { listener: 0, websocket: 0 }],
+        listeners: vec![RouteListener { listener: 0, websocket: 0, body_limit: None }],
         matches,
         priority,
         fall_through,
@@ -102,6 +102,7 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
         trusted_proxies: vec![],
         limits: ListenerLimits { connections: None, headers: 1, tls_handshakes: 1 },
         head_timeout: 1,
+        body_timeout: None,
         keep_alive: 1,
         tls_timeout: 1,
         tls_queue: 1,

@@ -10,10 +10,12 @@ from tidegate.config.options.values import (
     Limit,
     NetworkValue,
     Number,
+    OptionalPositiveDuration,
     Options,
     PositiveDuration,
     ServerName,
     Size,
+    SizeLimit,
     Text,
     fault,
     items,
@@ -67,6 +69,9 @@ class ListenerLimitsOptions(Options):
     """What clients of a listener may take."""
 
     connections: Limit = Field(None, description="Connections open at once; the next ones wait to be accepted.")
+    body: SizeLimit = Field(
+        1 << 30, description="Bytes of a request's body; more is answered with 413. For the routes of this listener."
+    )
     tls_handshakes: Annotated[int, Field(ge=1, le=1_000_000), Number] = Field(
         2_000, description="TLS handshakes at once; the next ones wait for `timeouts.tls_queue`."
     )
@@ -84,6 +89,7 @@ class ListenerTimeoutsOptions(Options):
     """How long clients of a listener may take."""
 
     head: PositiveDuration = Field(10_000, description="From a request's first byte to the end of its head.")
+    body: OptionalPositiveDuration = Field(60_000, description="From one part of a request's body to the next.")
     keep_alive: Duration = Field(75_000, description="From an answer to the next request on the same connection.")
     tls: PositiveDuration = Field(10_000, description="For a TLS handshake, and for a PROXY header.")
     tls_queue: PositiveDuration = Field(

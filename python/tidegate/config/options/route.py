@@ -15,6 +15,7 @@ from tidegate.config.options.values import (
     Options,
     PositiveDuration,
     RouteName,
+    SizeLimit,
     Text,
     WordOr,
     fault,
@@ -35,6 +36,7 @@ __all__ = [
     "RespondOptions",
     "RetryOptions",
     "RewriteOptions",
+    "RouteLimitsOptions",
     "RouteOptions",
     "RouteTimeoutsOptions",
     "TestOptions",
@@ -197,8 +199,16 @@ class RouteTimeoutsOptions(Options):
         10_000, description="From a WebSocket attempt to the upstream's answer, all tries together."
     )
     request: OptionalPositiveDuration = Field(
-        60_000, description="From a plain request to the head of its answer, all tries together."
+        60_000,
+        description="From a plain request to the head of its answer, all tries together; while a body goes up, from "
+        "each part of it that the upstream takes.",
     )
+
+
+class RouteLimitsOptions(Options):
+    """What clients of a route may take."""
+
+    body: SizeLimit = Field(1 << 30, description="Bytes of a request's body; what is left out comes from the listener.")
 
 
 _Cause = Literal["connect"] | Annotated[int, Field(ge=500, le=599)]
@@ -263,6 +273,7 @@ class RouteOptions(Options):
         description="Answer here: `{status, body}`; `echo` sends bodies and messages back; `ready` is 200, and 503 "
         "while draining.",
     )
+    limits: RouteLimitsOptions = Field(RouteLimitsOptions(), description="What clients may take.")
     timeouts: RouteTimeoutsOptions = Field(RouteTimeoutsOptions(), description="How long an upstream may take.")
     retry: RetryOptions = Field(RetryOptions(), description="When another endpoint is asked.")
     on_change: Literal["keep", "drain"] = Field(

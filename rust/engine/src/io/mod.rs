@@ -15,4 +15,4 @@ pub use listener::Listener;
 pub use raw::{Loose, Raw, Watch};
 pub use scratch::{SCRATCH_SIZE, with_scratch};
 pub use socket::{BindError, bind, connect};
-pub use stream::Stream;
+pub use stream::{Linger, Stream};

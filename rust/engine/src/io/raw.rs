@@ -130,6 +130,22 @@ impl Raw {
         Pin::new(self).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
     }
 
+    /// See [`super::Stream::reset`]. Watches through a second handle, because the first one's readiness has been
+    /// final in all that it tells since the peer's FIN.
+    pub(super) fn reset(&self) -> io::Result<impl Future<Output = ()> + use<>> {
+        let handle = self.as_fd().try_clone_to_owned()?;
+        let second = match self {
+            Self::Tcp(_) => Loose::Tcp(handle.into()).attach()?,
+            Self::Unix(_) => Loose::Unix(handle.into()).attach()?,
+        };
+        Ok(async move {
+            let _ = match second {
+                Self::Tcp(tcp) => tcp.ready(Interest::ERROR).await,
+                Self::Unix(unix) => unix.ready(Interest::ERROR).await,
+            };
+        })
+    }
+
     /// See [`super::Stream::poll_read_watched`].
     #[inline]
     pub(super) fn poll_read_watched(

@@ -11,6 +11,14 @@ use tokio::io::AsyncWrite;
 use super::raw::{Raw, Watch};
 use super::tls::Tls;
 
+/// How long the end of a connection may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Linger {
+    /// Without a byte from the peer.
+    pub quiet: Duration,
+    pub total: Duration,
+}
+
 /// A connection's byte stream.
 #[derive(Debug)]
 pub enum Stream {
@@ -121,16 +129,28 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_flush(cx)).await
     }
 
-    /// Ends our sending and waits for the peer's end, at most `patience`: closing with unread bytes would reset the
-    /// connection, and the peer might lose our last words.
-    pub async fn linger(mut self, patience: Duration) {
+    /// Ends our sending and waits for the peer's end: closing with unread bytes would reset the connection, and the peer
+    /// might lose our last words.
+    pub async fn linger(mut self, patience: Linger) {
         let ended = async {
             std::future::poll_fn(|cx| self.poll_shutdown(cx)).await?;
-            let discard = |cx: &mut Context<'_>| super::with_scratch(|scratch| self.poll_read(cx, scratch));
-            let mut discard = discard;
-            while std::future::poll_fn(&mut discard).await? > 0 {}
-            io::Result::Ok(())
+            loop {
+                let discard = |cx: &mut Context<'_>| super::with_scratch(|scratch| self.poll_read(cx, scratch));
+                match tokio::time::timeout(patience.quiet, std::future::poll_fn(discard)).await {
+                    Ok(Ok(1..)) => {}
+                    Ok(_) | Err(_) => return io::Result::Ok(()),
+                }
+            }
         };
-        let _ = tokio::time::timeout(patience, ended).await;
+        let _ = tokio::time::timeout(patience.total, ended).await;
+    }
+
+    /// Resolves when the peer has reset the connection, which reading does not tell once the stream has been read to its
+    /// end. An error over TLS, where the end of one direction is taken for the end of both.
+    pub fn reset(&self) -> io::Result<impl Future<Output = ()> + use<>> {
+        match self {
+            Self::Raw(raw) => raw.reset(),
+            Self::Tls(_) | Self::Closed => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 }

@@ -4,9 +4,11 @@
 //! socket pair with an echo at the other end.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::connection::Step;
 use super::exchange::Exchange;
@@ -16,13 +18,13 @@ use super::session::Session;
 use super::worker::Worker;
 use crate::error::{Refusal, refusal};
 use crate::http::write::write_response;
-use crate::http::{BodyLength, BodyReader, BodyStep, Fields};
+use crate::http::{BodyReader, BodyStep, Fields};
 use crate::io::{Raw, Stream, room};
 use crate::ws::frame::{Header, Opcode, mask_in_place, write_header};
 use crate::ws::handshake::{self, Accepted};
 
 /// The most that an echoed body may have: it is held, because its length goes first.
-const BODY_LIMIT: usize = 1024 * 1024;
+const BODY_LIMIT: u64 = 1024 * 1024;
 
 /// Sends a request's body back.
 pub async fn request(worker: &Rc<Worker>, session: &mut Session, exchange: &Exchange) -> Step {
@@ -33,7 +35,7 @@ pub async fn request(worker: &Rc<Worker>, session: &mut Session, exchange: &Exch
             return exchange.abandoned(worker);
         }
     }
-    match read_body(session, exchange.head.body).await {
+    match read_body(session, exchange).await {
         Ok(body) => {
             let content_type = exchange.head.fields.first("content-type").unwrap_or(b"application/octet-stream");
             let content_type = String::from_utf8_lossy(content_type).into_owned();
@@ -45,8 +47,9 @@ pub async fn request(worker: &Rc<Worker>, session: &mut Session, exchange: &Exch
     }
 }
 
-async fn read_body(session: &mut Session, length: BodyLength) -> Result<Vec<u8>, Refusal> {
-    let mut reader = BodyReader::new(length);
+async fn read_body(session: &mut Session, exchange: &Exchange) -> Result<Vec<u8>, Refusal> {
+    let mut reader = BodyReader::new(exchange.head.body);
+    let limit = exchange.body_limit().map_or(BODY_LIMIT, |limit| limit.min(BODY_LIMIT));
     let mut body = Vec::new();
     loop {
         match reader.next(&session.buffer).map_err(|_| refusal::BODY_CUT)? {
@@ -60,14 +63,22 @@ async fn read_body(session: &mut Session, length: BodyLength) -> Result<Vec<u8>,
             }
             BodyStep::More => {
                 session.buffer.clear();
-                let read = session.stream.read_more(&mut session.buffer).await;
-                read.ok().filter(|read| *read > 0).ok_or(refusal::BODY_CUT)?;
+                read_on(session, exchange.body_timeout()).await?;
             }
         }
-        if body.len() > BODY_LIMIT {
+        if body.len() as u64 > limit {
             return Err(refusal::BODY_TOO_LARGE);
         }
     }
+}
+
+async fn read_on(session: &mut Session, patience: Option<u64>) -> Result<(), Refusal> {
+    let reading = session.stream.read_more(&mut session.buffer);
+    let read = match patience {
+        None => reading.await,
+        Some(patience) => timeout(Duration::from_millis(patience), reading).await.map_err(|_| refusal::BODY_TIMEOUT)?,
+    };
+    read.ok().filter(|read| *read > 0).map(|_| ()).ok_or(refusal::BODY_CUT)
 }
 
 /// Accepts a WebSocket and sends its messages back.

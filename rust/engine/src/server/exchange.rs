@@ -99,6 +99,17 @@ impl Exchange {
         &self.state.websockets[self.found.as_ref().map_or(0, |found| found.websocket)]
     }
 
+    /// The most that its body may have.
+    pub fn body_limit(&self) -> Option<u64> {
+        let on = &self.state.snapshot.routes[self.route_index()].listeners;
+        on.iter().find(|on| on.listener == self.listener).and_then(|on| on.body_limit)
+    }
+
+    /// How long its body may pause.
+    pub fn body_timeout(&self) -> Option<Millis> {
+        self.state.snapshot.listeners[self.listener].body_timeout
+    }
+
     /// Where its route forwards to. Only for exchanges with that plan.
     pub fn forward(&self) -> &Forward {
         match &self.state.snapshot.routes[self.route_index()].action {

@@ -2,6 +2,8 @@
 
 mod accept;
 mod answer;
+mod answering;
+mod asking;
 mod connection;
 mod drain;
 mod echo;
@@ -14,6 +16,7 @@ mod lifecycle;
 mod listening;
 mod permit;
 mod plan;
+mod presence;
 mod proxy;
 mod pump;
 mod reply;

@@ -3,7 +3,7 @@
 use super::exchange::{Exchange, Found};
 use super::session::Session;
 use crate::error::{Refusal, refusal};
-use crate::http::Fields;
+use crate::http::{BodyLength, Fields};
 use crate::route;
 use crate::snapshot::{Action, Forward, Frames, Redirect, Respond};
 use crate::ws::handshake::{self, Attempt};
@@ -73,11 +73,20 @@ fn find(exchange: &Exchange) -> Result<Option<Found>, Refusal> {
 
 fn plan_forward(exchange: &mut Exchange, forward: &Forward, attempt: Attempt<Offer>) -> Result<Plan, Refusal> {
     let offer = allowed(exchange, attempt)?;
+    check_length(exchange)?;
     exchange.target = upstream_target(exchange)?;
     let split = exchange.state.routes[exchange.route_index()].split.as_ref();
     let share = split.map_or(0, |split| split.choose());
     exchange.upstream = Some(forward.to[share].upstream);
     Ok(offer.map_or(Plan::Forward, Plan::WebSocket))
+}
+
+/// A body that says itself that it is too large is not even begun.
+fn check_length(exchange: &Exchange) -> Result<(), Refusal> {
+    match (exchange.head.body, exchange.body_limit()) {
+        (BodyLength::Length(length), Some(limit)) if length > limit => Err(refusal::BODY_TOO_LARGE),
+        _ => Ok(()),
+    }
 }
 
 fn upstream_target(exchange: &Exchange) -> Result<Vec<u8>, Refusal> {
@@ -100,7 +109,7 @@ fn plan_respond(
         Respond::Echo => match allowed(exchange, attempt)? {
             Some(Offer::Strict(offer)) => Ok(Plan::EchoWebSocket(offer)),
             Some(Offer::Opaque(_)) => Err(refusal::WEBSOCKET_DISABLED),
-            None => Ok(Plan::Echo),
+            None => check_length(exchange).map(|()| Plan::Echo),
         },
         Respond::Ready => Ok(Plan::Answer(ready(!session.permit.shared.is_draining()))),
         Respond::Fixed { status, body, content_type, .. } => Ok(Plan::Answer(Answer {

@@ -15,6 +15,8 @@ pub enum Stuck {
     Malformed,
     /// The receiver takes no more.
     Sink,
+    /// It has more content than may be passed on.
+    TooLarge,
 }
 
 /// One body under way.
@@ -30,6 +32,11 @@ pub struct Pump {
     pub input: Vec<u8>,
     /// Bytes of content that were read.
     pub content: u64,
+    /// The most that `content` may be.
+    limit: u64,
+    /// Bytes that came from the sender, and that the receiver has taken, framing included.
+    read: u64,
+    written: u64,
     complete: bool,
 }
 
@@ -37,8 +44,33 @@ impl Pump {
     /// A body of `length`, of which `input` was read already, behind a head that is still to be sent.
     pub fn new(length: BodyLength, chunked: bool, head: Vec<u8>, input: Vec<u8>) -> Self {
         let reader = BodyReader::new(length);
-        let complete = length.is_empty();
-        Self { reader, chunked, out: head, sent: 0, input, content: 0, complete }
+        let (complete, read) = (length.is_empty(), input.len() as u64);
+        Self { reader, chunked, out: head, sent: 0, input, content: 0, limit: u64::MAX, read, written: 0, complete }
+    }
+
+    /// Passes on at most `limit` bytes of content.
+    pub fn limited(self, limit: Option<u64>) -> Self {
+        Self { limit: limit.unwrap_or(u64::MAX), ..self }
+    }
+
+    /// Whether it waits for its sender, not for its receiver.
+    pub fn wants_more(&self) -> bool {
+        !self.complete && self.sent == self.out.len()
+    }
+
+    /// Whether anything of the body has come.
+    pub fn has_begun(&self) -> bool {
+        self.read > 0
+    }
+
+    /// Bytes that the receiver has taken.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Grows with every byte that moves on either side.
+    pub fn moved(&self) -> u64 {
+        self.read + self.written
     }
 
     /// Whether the receiver has taken all of it. Only then may its connection carry anything else.
@@ -63,6 +95,7 @@ impl Pump {
             }
             let read = with_scratch(|scratch| {
                 let read = ready!(from.poll_read(cx, scratch)).map_err(|_| Stuck::Source)?;
+                self.read += read as u64;
                 Poll::Ready(match read {
                     0 => self.source_ended(),
                     read => self.take(cx, &scratch[..read], to),
@@ -75,7 +108,10 @@ impl Pump {
     fn poll_send(&mut self, cx: &mut Context<'_>, to: &mut Stream) -> Poll<Result<(), Stuck>> {
         while self.sent < self.out.len() {
             match ready!(to.poll_write(cx, &self.out[self.sent..])) {
-                Ok(written @ 1..) => self.sent += written,
+                Ok(written @ 1..) => {
+                    self.sent += written;
+                    self.written += written as u64;
+                }
                 Ok(0) | Err(_) => return Poll::Ready(Err(Stuck::Sink)),
             }
         }
@@ -104,6 +140,9 @@ impl Pump {
             match self.reader.next(rest).map_err(|_| Stuck::Malformed)? {
                 BodyStep::Data(range) => {
                     self.content += range.len() as u64;
+                    if self.content > self.limit {
+                        return Err(Stuck::TooLarge);
+                    }
                     self.pass(cx, &rest[range.clone()], to)?;
                     rest = &rest[range.end..];
                 }
@@ -128,7 +167,10 @@ impl Pump {
         let mut rest = content;
         if self.out.is_empty() {
             match to.poll_write(cx, content) {
-                Poll::Ready(Ok(written)) => rest = &content[written..],
+                Poll::Ready(Ok(written)) => {
+                    self.written += written as u64;
+                    rest = &content[written..];
+                }
                 Poll::Ready(Err(_)) => return Err(Stuck::Sink),
                 Poll::Pending => {}
             }

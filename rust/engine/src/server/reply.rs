@@ -45,7 +45,7 @@ impl Exchange {
         let bytes = answer::write_refusal(refusal, Some(&self.head.fields), &fields, !go_on, is_head);
         self.count_handshake(worker, refusal.status, refusal.reason);
         if !self.is_attempt {
-            self.count_request(worker, refusal.status);
+            self.count_request(worker, refusal.status, Some(refusal.reason));
         }
         let duration = clock::now() - self.started;
         let record = log::Refusal { status: refusal.status, reason: refusal.reason, duration };
@@ -80,15 +80,18 @@ impl Exchange {
     /// An answer has gone out whole, or ended early for `reason`.
     pub fn answered(&self, worker: &Worker, status: u16, reason: Option<&'static str>, received: u64, sent: u64) {
         if !self.is_attempt {
-            self.count_request(worker, status);
+            self.count_request(worker, status, reason);
         }
         let duration = clock::now() - self.started;
         let record = log::Request { status, reason, bytes_in: received, bytes_out: sent, duration };
         write_log(&self.state, self.log_facts(&leases::name(self.connection)), Kind::Request(record));
     }
 
-    fn count_request(&self, worker: &Worker, status: u16) {
+    fn count_request(&self, worker: &Worker, status: u16, failed: Option<&str>) {
         let route = self.found.as_ref().map(|found| (found.route, &*self.state.routes[found.route].name));
+        if let Some(reason) = failed {
+            worker.tallies.failed(self.route_name(), reason);
+        }
         worker.tallies.request(self.state.generation, route, status, clock::now() - self.started);
     }
 
@@ -145,6 +148,7 @@ pub async fn refuse_unread(worker: &Rc<Worker>, session: &mut Session, refusal: 
         ..log::Exchange::default()
     };
     worker.tallies.request(state.generation, None, refusal.status, 0);
+    worker.tallies.failed(None, refusal.reason);
     let record = log::Refusal { status: refusal.status, reason: refusal.reason, duration: 0 };
     write_log(&state, facts, Kind::Refusal(record));
     let _ = session.stream.write_all(&bytes).await;

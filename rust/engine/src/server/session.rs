@@ -7,14 +7,16 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::permit::Permit;
+use super::presence::Presence;
 use super::worker::Worker;
 use crate::error::{Refusal, refusal};
 use crate::http::{BadHead, Parsed, RequestHead, Scan, resume_request};
-use crate::io::Stream;
+use crate::io::{Linger, Stream};
 use crate::tls::RuleId;
 
-/// How long a closing connection may take to read our last words.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long a closing connection may take to read our last words. What still comes is thrown away meanwhile: many clients
+/// look for an answer only when all they have to say is sent, and a reset would take the answer from them.
+const LINGER: Linger = Linger { quiet: Duration::from_secs(1), total: Duration::from_secs(30) };
 
 /// What TLS told about a connection.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ pub struct Session {
     pub tls: Option<TlsFacts>,
     pub permit: Permit,
     pub id: u64,
+    pub presence: Presence,
     scan: Scan,
     requests: u64,
 }
@@ -63,7 +66,8 @@ impl Session {
         permit: Permit,
         id: u64,
     ) -> Self {
-        Self { stream, buffer, peer, tls, permit, id, scan: Scan::new(), requests: 0 }
+        let presence = Presence::default();
+        Self { stream, buffer, peer, tls, permit, id, presence, scan: Scan::new(), requests: 0 }
     }
 
     /// Waits for the next request and reads its head.

@@ -113,6 +113,12 @@ impl Tallies {
         found.seconds.record(took);
     }
 
+    /// A plain request was refused, or its answer ended early.
+    pub fn failed(&self, route: Option<&str>, reason: &str) {
+        let labels = [("route", route.unwrap_or_default()), ("reason", reason)];
+        self.metrics.counter("tidegate_http_failed_total", &labels).add(1);
+    }
+
     /// An attempt to open a WebSocket was answered.
     pub fn handshake(&self, handshake: &Handshake<'_>) {
         let status = handshake.status.to_string();

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::answering;
 use super::connection::Step;
 use super::exchange::Exchange;
 use super::lifecycle::Grant;
 use super::plan::Offer;
-use super::proxy;
+use super::presence;
 use super::session::Session;
 use super::tries;
 use super::worker::Worker;
@@ -53,7 +54,7 @@ pub async fn bridge(worker: &Rc<Worker>, session: &mut Session, mut exchange: Ex
         tokio::select! {
             biased;
             answered = timeout(patience, asking) => Some(answered),
-            () = proxy::client_gone(&mut session.stream, &mut session.buffer) => None,
+            () = presence::ended(&mut session.stream, &mut session.buffer) => None,
         }
     };
     if matches!(answered, Some(Err(_))) {
@@ -65,7 +66,7 @@ pub async fn bridge(worker: &Rc<Worker>, session: &mut Session, mut exchange: Ex
         Ok(answered) if answered.head.status == 101 => accept(worker, session, exchange, &offer, answered).await,
         Ok(Answered { link, reader, head, .. }) => {
             exchange.went_to(&link);
-            proxy::pass_answer(worker, session, exchange, link, reader, head).await
+            answering::pass_answer(worker, session, exchange, link, reader, head).await
         }
         Err(refusal) => exchange.refuse(worker, session, &refusal).await,
     }

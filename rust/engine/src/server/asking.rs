@@ -1,0 +1,202 @@
+//! From the first byte of a plain request to the head of its answer.
+//!
+//! The body goes up while we wait for the answer, because an upstream may answer before it has read everything. Who is
+//! late is whoever everybody waits for: the client, when all it sent has been passed on and its body goes on
+//! (`timeouts.body` of the listener, 408); else the upstream (`timeouts.request` of the route, 504). Each part of the body
+//! that moves on begins both anew. A request without a body has one limit over all tries, which is the caller's.
+//!
+//! `Expect: 100-continue` is the upstream's to answer (RFC 9110 §10.1.1). One that says nothing, because it is old or
+//! waits for the body itself, must not keep the client waiting: after [`CONTINUE_AFTER`] we let it go on.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use super::exchange::Exchange;
+use super::presence::Moment;
+use super::proxy::{Asked, Failed};
+use super::pump::{Pump, Stuck};
+use super::session::Session;
+use crate::error::{Refusal, refusal};
+use crate::http::write::{strip_connection_fields, write_response};
+use crate::http::{Fields, Method, ResponseHead};
+use crate::io::clock::{self, Millis};
+use crate::upstream::{HeadError, Link, ResponseReader};
+
+/// How long a client that asked for a `100 Continue` waits for the upstream's word.
+const CONTINUE_AFTER: Millis = 1_000;
+
+/// A sleep that is set before it is waited for.
+const LATER: Duration = Duration::from_secs(3600);
+
+/// A request on its way.
+pub struct Asking<'a> {
+    pub session: &'a mut Session,
+    pub exchange: &'a Exchange,
+    pub link: Link,
+    pub upload: Pump,
+    reader: ResponseReader,
+    /// The upstream may take more of the body.
+    is_uploading: bool,
+    /// The client has been told to go on, by the upstream or by us.
+    may_continue: bool,
+    waiting: Waiting,
+}
+
+/// For whom, since when.
+struct Waiting {
+    whom: Whom,
+    since: Millis,
+    /// Bytes that had moved by then.
+    moved: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    /// The upstream: to take the body, or to answer.
+    Upstream,
+    /// The client, for more of its body.
+    Client,
+    /// The upstream, while the client waits for its leave to send the body.
+    Leave,
+}
+
+enum Event {
+    Head(ResponseHead),
+    Late(Whom),
+}
+
+impl<'a> Asking<'a> {
+    pub fn new(session: &'a mut Session, exchange: &'a Exchange, link: Link, upload: Pump) -> Self {
+        let waiting = Waiting { whom: Whom::Upstream, since: clock::now(), moved: 0 };
+        let reader = ResponseReader::default();
+        Self { session, exchange, link, upload, reader, is_uploading: true, may_continue: false, waiting }
+    }
+
+    /// Waits for the final answer; interim ones go to the client as they come.
+    pub async fn answer(mut self) -> Result<Asked, Failed> {
+        let mut sleep = std::pin::pin!(tokio::time::sleep(LATER));
+        let mut is_set = false;
+        loop {
+            match std::future::poll_fn(|cx| self.poll(cx, sleep.as_mut(), &mut is_set)).await? {
+                Event::Head(head) if head.status == 101 => return Err(Failed::Refused(refusal::BAD_RESPONSE)),
+                Event::Head(head) if head.status < 200 => self.pass_interim(&head).await?,
+                Event::Head(head) => {
+                    return Ok(Asked { link: self.link, reader: self.reader, head, upload: self.upload });
+                }
+                Event::Late(Whom::Leave) => self.let_go_on().await?,
+                Event::Late(Whom::Client) => return Err(Failed::Refused(refusal::BODY_TIMEOUT)),
+                Event::Late(Whom::Upstream) => return Err(Failed::Refused(refusal::REQUEST_TIMEOUT)),
+            }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>, is_set: &mut bool) -> Poll<Result<Event, Failed>> {
+        if self.is_uploading {
+            self.poll_upload(cx)?;
+        } else if self.session.poll_gone(cx, self.moment()).is_ready() {
+            return Poll::Ready(Err(Failed::Client));
+        }
+        let was_head = self.exchange.head.method == Method::Head;
+        match self.reader.poll_head(cx, &mut self.link.stream, was_head) {
+            Poll::Ready(Ok(head)) => Poll::Ready(Ok(Event::Head(head))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.explain(error))),
+            Poll::Pending => self.poll_late(cx, sleep, is_set).map(|whom| Ok(Event::Late(whom))),
+        }
+    }
+
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Failed> {
+        match self.upload.poll(cx, &mut self.session.stream, &mut self.link.stream) {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Ok(())) => self.session.buffer.append(&mut self.upload.input),
+            // The upstream wants no more of it; perhaps it has said why.
+            Poll::Ready(Err(Stuck::Sink)) => {}
+            Poll::Ready(Err(Stuck::Source)) => return Err(Failed::Client),
+            Poll::Ready(Err(Stuck::Malformed)) => return Err(Failed::Refused(refusal::BODY_CUT)),
+            Poll::Ready(Err(Stuck::TooLarge)) => return Err(Failed::Refused(refusal::BODY_TOO_LARGE)),
+        }
+        self.is_uploading = false;
+        Ok(())
+    }
+
+    fn moment(&self) -> Moment {
+        Moment::Unanswered { interim: self.exchange.head.minor == 1 }
+    }
+
+    fn explain(&self, error: HeadError) -> Failed {
+        match error {
+            HeadError::Lost { unanswered: true } if self.link.reused && self.exchange.may_repeat() => Failed::Stale,
+            HeadError::Lost { .. } => Failed::Refused(refusal::UPSTREAM_LOST),
+            HeadError::Malformed(text) => Failed::Refused(Refusal { text, ..refusal::BAD_RESPONSE }),
+        }
+    }
+
+    /// Ready when somebody has been waited for too long.
+    fn poll_late(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>, is_set: &mut bool) -> Poll<Whom> {
+        if self.exchange.head.body.is_empty() {
+            return Poll::Pending;
+        }
+        let (whom, moved) = (self.whom(), self.upload.moved());
+        *is_set &= whom == self.waiting.whom;
+        if whom != self.waiting.whom || moved != self.waiting.moved {
+            self.waiting = Waiting { whom, since: clock::now(), moved };
+        }
+        let Some(limit) = self.patience(whom) else { return Poll::Pending };
+        loop {
+            if *is_set {
+                ready!(sleep.as_mut().poll(cx));
+            }
+            // What moved meanwhile has made it later than the sleep knew.
+            let left = (self.waiting.since + limit).saturating_sub(clock::now());
+            if *is_set && left == 0 {
+                self.waiting.since = clock::now();
+                return Poll::Ready(whom);
+            }
+            // The clock is coarse: one tick more, or this would go round once more for nothing.
+            sleep.as_mut().reset(Instant::now() + Duration::from_millis(left + 1));
+            *is_set = true;
+        }
+    }
+
+    fn whom(&self) -> Whom {
+        match () {
+            () if !self.is_uploading || !self.upload.wants_more() => Whom::Upstream,
+            () if self.exchange.head.expect_continue && !self.may_continue && !self.upload.has_begun() => Whom::Leave,
+            () => Whom::Client,
+        }
+    }
+
+    fn patience(&self, whom: Whom) -> Option<Millis> {
+        match whom {
+            Whom::Upstream => self.exchange.forward().request_timeout,
+            Whom::Client => self.exchange.body_timeout(),
+            Whom::Leave => Some(CONTINUE_AFTER),
+        }
+    }
+
+    /// 100, 102 and 103 go through as they come, to clients that know them.
+    async fn pass_interim(&mut self, head: &ResponseHead) -> Result<(), Failed> {
+        // Where we have let the client go on, the upstream's leave comes too late to mean anything.
+        let is_known = head.status == 100 && self.may_continue;
+        self.may_continue |= head.status == 100;
+        if self.exchange.head.minor == 0 || is_known {
+            return Ok(());
+        }
+        let mut fields = head.fields.clone();
+        strip_connection_fields(&mut fields);
+        self.send_interim(head.status, Some(&head.reason), &fields).await
+    }
+
+    async fn let_go_on(&mut self) -> Result<(), Failed> {
+        self.may_continue = true;
+        self.send_interim(100, None, &Fields::new()).await
+    }
+
+    async fn send_interim(&mut self, status: u16, reason: Option<&[u8]>, fields: &Fields) -> Result<(), Failed> {
+        let mut bytes = Vec::new();
+        write_response(&mut bytes, status, reason, fields);
+        self.session.stream.write_all(&bytes).await.map_err(|_| Failed::Client)
+    }
+}
