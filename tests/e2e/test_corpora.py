@@ -121,7 +121,8 @@ def hear(received: bytes, sent: bytes) -> Told:
         while received:
             method = methods[len(answers)] if len(answers) < len(methods) else b"GET"
             answer, received = read_answer(received, method, ended=True)
-            answers.append(answer)
+            if answer.status >= 200:
+                answers.append(answer)
     return Told(answers, received)
 
 
