@@ -21,8 +21,8 @@ behaved and for how it closed, or the command fails. `INFORMATIONAL` tells what 
 leaves it free.
 
 The suite needs Python 2.7: one that is installed is taken, or else Debian's is unpacked beside it in `.cache`.
-`make conformance CASES='7.* 12.*' LEGS=servers` runs a part; `CASES='*'` runs all {total} cases, of which the default leaves
-out most of the long ones about permessage-deflate (sections 12 and 13).
+`make conformance CASES='7.* 12.*' LEGS=servers` runs a part; `CASES='*'` runs all {total} cases, of which the default
+leaves out most of the long ones about permessage-deflate (sections 12 and 13).
 
 What follows was printed by the run that this page was written from.
 """
