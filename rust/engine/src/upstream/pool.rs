@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use super::{Endpoint, Link};
@@ -15,7 +15,7 @@ use crate::tls::ClientTls;
 /// The pools of a worker.
 #[derive(Debug, Default)]
 pub struct Pools {
-    /// By the addresses in memory of the endpoint and of its TLS; the entry holds both, so that no other can come to
+    /// By the addresses in memory of the endpoint and of its TLS; the entry refers to both, so that no other can come to
     /// stand there.
     idle: RefCell<HashMap<Key, Idle>>,
 }
@@ -24,7 +24,8 @@ type Key = (usize, usize);
 
 #[derive(Debug)]
 struct Idle {
-    _endpoint: Arc<Endpoint>,
+    /// Weak, because an endpoint that no configuration and no connection has any more is not worth a connection.
+    endpoint: Weak<Endpoint>,
     _tls: Option<Arc<ClientTls>>,
     streams: Vec<(Stream, Millis)>,
 }
@@ -46,18 +47,20 @@ impl Pools {
     pub fn put(&self, link: Link, pool: &Pool) {
         let endpoint = link.permit.endpoint();
         let mut idle = self.idle.borrow_mut();
-        let fresh = || Idle { _endpoint: endpoint.clone(), _tls: link.tls.clone(), streams: Vec::new() };
+        let fresh = || Idle { endpoint: Arc::downgrade(endpoint), _tls: link.tls.clone(), streams: Vec::new() };
         let entry = idle.entry(key(endpoint, link.tls.as_ref())).or_insert_with(fresh);
         if entry.streams.len() < pool.idle as usize {
             entry.streams.push((link.stream, clock::now() + pool.idle_timeout));
         }
     }
 
-    /// Closes what is too old or was closed by its peer, so that nothing stays half-closed for long.
+    /// Closes what is too old or was closed by its peer, so that nothing stays half-closed for long, and what leads to
+    /// endpoints that are gone.
     pub fn sweep(&self) {
         let now = clock::now();
         self.idle.borrow_mut().retain(|_, idle| {
-            idle.streams.retain_mut(|(stream, until)| *until > now && is_quiet(stream));
+            let is_wanted = idle.endpoint.strong_count() > 0;
+            idle.streams.retain_mut(|(stream, until)| is_wanted && *until > now && is_quiet(stream));
             !idle.streams.is_empty()
         });
     }
