@@ -12,7 +12,7 @@ fn snapshot(routes: &[Value]) -> Snapshot {
     let listener = |name: &str| {
         json!({"name": name, "place": place, "binds": [], "tls": null, "proxy_protocol": [], "trusted_proxies": [],
                "limits": {"connections": null, "headers": 32768, "tls_handshakes": 1}, "head_timeout": 1, "keep_alive": 1,
-               "tls_timeout": 1, "tls_queue": 1})
+               "tls_timeout": 1, "tls_queue": 1, "body_timeout": null})
     };
     let routes: Vec<Value> = routes.iter().enumerate().map(|(index, route)| whole_route(index, route)).collect();
     let snapshot = json!({
@@ -339,6 +339,7 @@ fn forward(more: Value) -> Value {
     let mut forward = json!({
         "to": [{"upstream": 0, "weight": 1}], "rewrite": null, "host": "preserve", "request_headers": edits(json!({})),
         "response_headers": edits(json!({})), "handshake_timeout": 1, "request_timeout": null,
+        "retry": {"attempts": null, "connect": true, "statuses": []},
     });
     forward.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     json!({"forward": forward})
