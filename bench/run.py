@@ -24,7 +24,7 @@ from gateways import DIRECT, GATEWAYS, ROOT, Failure, Gateway, find_program, ins
 DOCS = ROOT / "docs"
 SCRATCH = ROOT / "bench" / "results"
 ROUNDS = 5
-SECONDS = 1.5
+SECONDS = 1.0
 IDLE_CONNECTIONS = 10_000
 
 
