@@ -1,6 +1,7 @@
 //! Byte streams, and the few things every reader and writer of them shares.
 
 pub mod clock;
+pub mod h2;
 mod listener;
 pub mod proxy_protocol;
 pub mod random;

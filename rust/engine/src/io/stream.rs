@@ -8,6 +8,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::AsyncWrite;
 
+use super::h2::H2;
 use super::raw::{Raw, Watch};
 use super::tls::Tls;
 
@@ -24,6 +25,8 @@ pub struct Linger {
 pub enum Stream {
     Raw(Raw),
     Tls(Box<Tls>),
+    /// One stream of a connection of HTTP/2.
+    H2(Box<H2>),
     /// Nothing is left of it: it has ended, and takes nothing.
     Closed,
 }
@@ -34,6 +37,7 @@ impl Stream {
         match self {
             Self::Raw(raw) => raw.poll_recv(cx, buffer),
             Self::Tls(tls) => tls.poll_read(cx, buffer, None),
+            Self::H2(h2) => h2.poll_read(cx, buffer),
             Self::Closed => Poll::Ready(Ok(0)),
         }
     }
@@ -50,6 +54,7 @@ impl Stream {
         match self {
             Self::Raw(raw) => raw.poll_read_watched(cx, buffer, watch),
             Self::Tls(tls) => tls.poll_read(cx, buffer, Some(watch)),
+            Self::H2(h2) => h2.poll_read(cx, buffer),
             Self::Closed => Poll::Ready(Ok(0)),
         }
     }
@@ -60,6 +65,7 @@ impl Stream {
         match self {
             Self::Raw(raw) => Pin::new(raw).poll_write(cx, bytes),
             Self::Tls(tls) => tls.poll_write(cx, bytes),
+            Self::H2(h2) => h2.poll_write(cx, bytes),
             Self::Closed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
@@ -67,13 +73,23 @@ impl Stream {
     /// Pushes out what a TLS session still holds; nothing to do for the others.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Raw(_) | Self::Closed => Poll::Ready(Ok(())),
+            Self::Raw(_) | Self::H2(_) | Self::Closed => Poll::Ready(Ok(())),
             Self::Tls(tls) => tls.poll_flush(cx),
         }
     }
 
+    /// For a reader that cannot read now: lets what comes meanwhile wait where it is no burden to others. Nothing to do
+    /// where the kernel keeps it.
+    #[inline]
+    pub fn take_in(&mut self, cx: &mut Context<'_>) {
+        if let Self::H2(h2) = self {
+            h2.take_in(cx);
+        }
+    }
+
     /// Makes the connection end with a reset, for a peer that would take a FIN for the good end of what it reads. TLS
-    /// needs none of this: without a `close_notify` the peer knows.
+    /// needs none of this: without a `close_notify` the peer knows. Nor does HTTP/2: a stream that is dropped before its
+    /// end is reset.
     pub fn reset_when_dropped(&self) {
         if let Self::Raw(Raw::Tcp(tcp)) = self {
             // Where it fails, a FIN is all that can be said.
@@ -81,11 +97,12 @@ impl Stream {
         }
     }
 
-    /// Ends our sending: FIN, after `close_notify` over TLS.
+    /// Ends our sending: FIN, after `close_notify` over TLS; END_STREAM over HTTP/2.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Raw(raw) => Pin::new(raw).poll_shutdown(cx),
             Self::Tls(tls) => tls.poll_shutdown(cx),
+            Self::H2(h2) => h2.poll_shutdown(),
             Self::Closed => Poll::Ready(Ok(())),
         }
     }
@@ -93,8 +110,10 @@ impl Stream {
     /// Ends our sending on a stream whose other direction has ended: that is its end. Closing a socket says FIN too,
     /// and saves a system call.
     pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Self::Tls(tls) = self {
-            std::task::ready!(tls.poll_shutdown(cx))?;
+        match self {
+            Self::Tls(tls) => std::task::ready!(tls.poll_shutdown(cx))?,
+            Self::H2(h2) => std::task::ready!(h2.poll_shutdown())?,
+            Self::Raw(_) | Self::Closed => {}
         }
         *self = Self::Closed;
         Poll::Ready(Ok(()))
@@ -146,11 +165,11 @@ impl Stream {
     }
 
     /// Resolves when the peer has reset the connection, which reading does not tell once the stream has been read to its
-    /// end. An error over TLS, where the end of one direction is taken for the end of both.
+    /// end. An error over TLS, where the end of one direction is taken for the end of both, and over HTTP/2.
     pub fn reset(&self) -> io::Result<impl Future<Output = ()> + use<>> {
         match self {
             Self::Raw(raw) => raw.reset(),
-            Self::Tls(_) | Self::Closed => Err(io::ErrorKind::NotConnected.into()),
+            Self::Tls(_) | Self::H2(_) | Self::Closed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 }

@@ -218,7 +218,7 @@ impl Relay {
         for _ in 0..READS_IN_A_ROW {
             let (sender, receiver) = self.direction(from);
             if !receiver.flush(cx) {
-                return;
+                return sender.stream.take_in(cx);
             }
             if receiver.due.is_some() || receiver.ping == Ping::Due {
                 self.speak(from.other());
