@@ -133,11 +133,12 @@ pub async fn establish(worker: &Rc<Worker>, accepted: Accepted) -> Option<Sessio
     let listener = state.listener(&accepted.permit.listening.key)?;
     let settings = &state.snapshot.listeners[listener];
     worker.tallies.accepted(&settings.name);
-    let handshake = establish_on(worker, &state, listener, accepted);
     if settings.tls.is_none() && settings.proxy_protocol.is_empty() {
-        // Nothing to wait for, and so no timer to pay for.
-        return handshake.await.ok();
+        let Accepted { raw, peer, permit } = accepted;
+        return Some(Session::new(Stream::Raw(raw), Vec::new(), peer, None, permit, worker.shared.serial()));
     }
+    // In a box, because it is some KiB, which a connection would otherwise have room for until its end.
+    let handshake = Box::pin(establish_on(worker, &state, listener, accepted));
     match timeout(Duration::from_millis(settings.tls_timeout), handshake).await {
         Ok(Ok(session)) => Some(session),
         Ok(Err(reason)) => {

@@ -4,7 +4,6 @@
 //! announced, by a reset where nothing was announced. Nobody may take the part for the whole.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::connection::Step;
@@ -17,7 +16,7 @@ use super::worker::Worker;
 use crate::error::refusal;
 use crate::http::write::{strip_connection_fields, write_response};
 use crate::http::{BodyLength, Fields, ResponseHead};
-use crate::upstream::{Link, ResponseReader, Upstream};
+use crate::upstream::{Link, ResponseReader};
 
 /// Both bodies, while the answer goes down.
 struct Answering<'a> {
@@ -32,11 +31,10 @@ struct Answering<'a> {
 pub async fn respond(
     worker: &Rc<Worker>,
     session: &mut Session,
-    exchange: Exchange,
-    upstream: &Arc<Upstream>,
-    asked: Asked,
+    exchange: &Exchange,
+    mut asked: Box<Asked>,
 ) -> Step {
-    let Asked { mut link, reader, head, mut upload } = asked;
+    let Asked { link, reader, head, upload } = &mut *asked;
     let keep = exchange.head.keep_alive && !session.permit.listening.gate.is_closed();
     // A body whose end only the close shows is told in chunks, where the client understands them.
     let chunked = match head.body {
@@ -46,13 +44,12 @@ pub async fn respond(
     let delimited = chunked || !matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
     // Where the request's body is not through yet, nobody knows where the next request begins.
     let keep = keep && delimited && upload.is_done();
-    let bytes = answer_head(&exchange, &head, chunked, keep);
-    let mut download = Pump::new(head.body, chunked, bytes, reader.rest);
+    let bytes = answer_head(exchange, head, chunked, keep);
+    let mut download = Pump::new(head.body, chunked, bytes, std::mem::take(&mut reader.rest));
     let is_uploading = !upload.is_done();
-    let mut answering =
-        Answering { session, link: &mut link, upload: &mut upload, download: &mut download, is_uploading };
+    let mut answering = Answering { session, link, upload, download: &mut download, is_uploading };
     let ended = std::future::poll_fn(|cx| answering.poll(cx)).await;
-    exchange.answered(worker, head.status, ended.err(), upload.content, download.content);
+    exchange.answered(worker, asked.head.status, ended.err(), asked.upload.content, download.content);
     if let Err(reason) = ended {
         if !delimited && reason != CLIENT_LOST {
             session.stream.reset_when_dropped();
@@ -60,8 +57,9 @@ pub async fn respond(
         return Step::Drop;
     }
     // Bytes behind an answer were asked for by nobody: that connection is not to be trusted again.
+    let Asked { link, head, upload, .. } = *asked;
     if head.keep_alive && upload.is_done() && download.input.is_empty() && head.body != BodyLength::UntilClose {
-        worker.pools.put(link, &upstream.pool);
+        worker.pools.put(link, &exchange.pick_upstream().pool);
     }
     if keep { Step::Next } else { Step::Close }
 }
@@ -143,9 +141,8 @@ pub async fn pass_answer(
     head: ResponseHead,
 ) -> Step {
     exchange.head.keep_alive = false;
-    let upstream = exchange.pick_upstream().clone();
     let head = ResponseHead { keep_alive: false, ..head };
     exchange.count_handshake(worker, head.status, "upstream");
     let upload = Pump::new(BodyLength::None, false, Vec::new(), Vec::new());
-    respond(worker, session, exchange, &upstream, Asked { link, reader, head, upload }).await
+    respond(worker, session, &exchange, Box::new(Asked { link, reader, head, upload })).await
 }

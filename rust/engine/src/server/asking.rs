@@ -8,11 +8,7 @@
 //! `Expect: 100-continue` is the upstream's to answer (RFC 9110 §10.1.1). One that says nothing, because it is old or
 //! waits for the body itself, must not keep the client waiting: after [`CONTINUE_AFTER`] we let it go on.
 
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
-
-use tokio::time::{Instant, Sleep};
 
 use super::exchange::Exchange;
 use super::presence::Moment;
@@ -27,9 +23,6 @@ use crate::upstream::{HeadError, Link, ResponseReader};
 
 /// How long a client that asked for a `100 Continue` waits for the upstream's word.
 const CONTINUE_AFTER: Millis = 1_000;
-
-/// A sleep that is set before it is waited for.
-const LATER: Duration = Duration::from_secs(3600);
 
 /// A request on its way.
 pub struct Asking<'a> {
@@ -76,15 +69,14 @@ impl<'a> Asking<'a> {
     }
 
     /// Waits for the final answer; interim ones go to the client as they come.
-    pub async fn answer(mut self) -> Result<Asked, Failed> {
-        let mut sleep = std::pin::pin!(tokio::time::sleep(LATER));
-        let mut is_set = false;
+    pub async fn answer(mut self) -> Result<Box<Asked>, Failed> {
         loop {
-            match std::future::poll_fn(|cx| self.poll(cx, sleep.as_mut(), &mut is_set)).await? {
+            match std::future::poll_fn(|cx| self.poll(cx)).await? {
                 Event::Head(head) if head.status == 101 => return Err(Failed::Refused(refusal::BAD_RESPONSE)),
                 Event::Head(head) if head.status < 200 => self.pass_interim(&head).await?,
                 Event::Head(head) => {
-                    return Ok(Asked { link: self.link, reader: self.reader, head, upload: self.upload });
+                    let Self { link, reader, upload, .. } = self;
+                    return Ok(Box::new(Asked { link, reader, head, upload }));
                 }
                 Event::Late(Whom::Leave) => self.let_go_on().await?,
                 Event::Late(Whom::Client) => return Err(Failed::Refused(refusal::BODY_TIMEOUT)),
@@ -93,17 +85,19 @@ impl<'a> Asking<'a> {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>, is_set: &mut bool) -> Poll<Result<Event, Failed>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, Failed>> {
         if self.is_uploading {
             self.poll_upload(cx)?;
-        } else if self.session.poll_gone(cx, self.moment()).is_ready() {
+        }
+        // Also right behind the end of the body: what the client does meanwhile would else wake nobody.
+        if !self.is_uploading && self.session.poll_gone(cx, self.moment()).is_ready() {
             return Poll::Ready(Err(Failed::Client));
         }
         let was_head = self.exchange.head.method == Method::Head;
         match self.reader.poll_head(cx, &mut self.link.stream, was_head) {
             Poll::Ready(Ok(head)) => Poll::Ready(Ok(Event::Head(head))),
             Poll::Ready(Err(error)) => Poll::Ready(Err(self.explain(error))),
-            Poll::Pending => self.poll_late(cx, sleep, is_set).map(|whom| Ok(Event::Late(whom))),
+            Poll::Pending => self.poll_late(cx).map(|whom| Ok(Event::Late(whom))),
         }
     }
 
@@ -134,30 +128,18 @@ impl<'a> Asking<'a> {
     }
 
     /// Ready when somebody has been waited for too long.
-    fn poll_late(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>, is_set: &mut bool) -> Poll<Whom> {
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Whom> {
         if self.exchange.head.body.is_empty() {
             return Poll::Pending;
         }
         let (whom, moved) = (self.whom(), self.upload.moved());
-        *is_set &= whom == self.waiting.whom;
         if whom != self.waiting.whom || moved != self.waiting.moved {
             self.waiting = Waiting { whom, since: clock::now(), moved };
         }
         let Some(limit) = self.patience(whom) else { return Poll::Pending };
-        loop {
-            if *is_set {
-                ready!(sleep.as_mut().poll(cx));
-            }
-            // What moved meanwhile has made it later than the sleep knew.
-            let left = (self.waiting.since + limit).saturating_sub(clock::now());
-            if *is_set && left == 0 {
-                self.waiting.since = clock::now();
-                return Poll::Ready(whom);
-            }
-            // The clock is coarse: one tick more, or this would go round once more for nothing.
-            sleep.as_mut().reset(Instant::now() + Duration::from_millis(left + 1));
-            *is_set = true;
-        }
+        ready!(self.session.alarm.poll(cx, self.waiting.since + limit));
+        self.waiting.since = clock::now();
+        Poll::Ready(whom)
     }
 
     fn whom(&self) -> Whom {

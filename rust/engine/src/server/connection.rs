@@ -62,7 +62,7 @@ async fn serve_request(worker: &Rc<Worker>, session: &mut Session, head: Request
         Ok(Plan::Answer(answer)) => exchange.answer(worker, session, &answer).await,
         Ok(Plan::Echo) => echo::request(worker, session, &exchange).await,
         Ok(Plan::EchoWebSocket(offer)) => echo::websocket(worker, session, exchange, &offer).await,
-        Ok(Plan::Forward) => proxy::forward(worker, session, exchange).await,
+        Ok(Plan::Forward) => proxy::forward(worker, session, &mut exchange).await,
         Ok(Plan::WebSocket(offer)) => websocket::bridge(worker, session, exchange, offer).await,
         Err(refusal) => exchange.refuse(worker, session, &refusal).await,
     }

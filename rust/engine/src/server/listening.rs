@@ -2,11 +2,14 @@
 
 use std::net::Shutdown;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
 
 use socket2::Socket;
 use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 
 use crate::io;
 use crate::snapshot::Bind;
@@ -30,7 +33,7 @@ impl BindKey {
 #[derive(Debug, Default)]
 pub struct Gate {
     closed: AtomicBool,
-    notify: Notify,
+    notify: Arc<Notify>,
 }
 
 impl Gate {
@@ -50,6 +53,23 @@ impl Gate {
         if !self.is_closed() {
             notified.await;
         }
+    }
+}
+
+/// Waits for a gate from one task again and again, and is entered among those who wait only once.
+#[derive(Debug, Default)]
+pub struct GateWatch(Option<Pin<Box<OwnedNotified>>>);
+
+impl GateWatch {
+    /// Ready once the gate is closed. Always the same gate, and the same task.
+    pub fn poll_closed(&mut self, cx: &mut Context<'_>, gate: &Gate) -> Poll<()> {
+        if self.0.is_none() {
+            let mut notified = Box::pin(gate.notify.clone().notified_owned());
+            // Enters the task; whether the gate is closed is looked at behind that.
+            let _ = notified.as_mut().poll(cx);
+            self.0 = Some(notified);
+        }
+        if gate.is_closed() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Listeners, workers, and the story of a connection: begin with [`connection`].
 
 mod accept;
+mod alarm;
 mod answer;
 mod answering;
 mod asking;

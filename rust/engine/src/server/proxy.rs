@@ -1,9 +1,7 @@
 //! Plain HTTP/1.1 through the gateway: one request, one answer, streamed both ways.
 
+use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
-
-use tokio::time::timeout;
 
 use super::answering::respond;
 use super::asking::Asking;
@@ -28,7 +26,7 @@ pub enum Failed {
     Refused(Refusal),
 }
 
-/// An upstream's answer, while the request's body may still be on its way.
+/// An upstream's answer, while the request's body may still be on its way. Large: goes from hand to hand in a box.
 pub struct Asked {
     pub link: Link,
     pub reader: ResponseReader,
@@ -37,25 +35,30 @@ pub struct Asked {
 }
 
 /// Sends the request to an endpoint and its answer back.
-pub async fn forward(worker: &Rc<Worker>, session: &mut Session, mut exchange: Exchange) -> Step {
+pub async fn forward(worker: &Rc<Worker>, session: &mut Session, exchange: &mut Exchange) -> Step {
     // While a body goes up, only who is waited for can be late.
-    let patience =
-        exchange.forward().request_timeout.filter(|_| exchange.head.body.is_empty()).map(Duration::from_millis);
-    let (mut tries, mut held) = (tries::begin(&exchange), None);
-    let asking = ask(worker, session, &mut exchange, &mut tries, &mut held);
+    let patience = exchange.forward().request_timeout.filter(|_| exchange.head.body.is_empty());
+    let (mut tries, mut held) = (tries::begin(exchange), None);
     let answer = match patience {
-        None => Ok(asking.await),
-        Some(patience) => timeout(patience, asking).await,
+        None => Ok(ask(worker, session, exchange, &mut tries, &mut held).await),
+        Some(patience) => {
+            let mut alarm = std::mem::take(&mut session.alarm);
+            let answer = {
+                let asking = pin!(ask(worker, session, exchange, &mut tries, &mut held));
+                alarm.within(patience, asking).await
+            };
+            session.alarm = alarm;
+            answer
+        }
     };
     if answer.is_err() {
         tries.failed(refusal::REQUEST_TIMEOUT.reason, &worker.shared.events);
     }
-    tries::end(worker, &mut exchange, &tries);
+    tries::end(worker, exchange, &tries);
     match (answer.unwrap_or(Err(Failed::Refused(refusal::REQUEST_TIMEOUT))), held) {
         (Ok(asked), _) | (Err(Failed::Refused(_)), Some(asked)) => {
             exchange.went_to(&asked.link);
-            let upstream = exchange.pick_upstream().clone();
-            respond(worker, session, exchange, &upstream, asked).await
+            respond(worker, session, exchange, asked).await
         }
         (Err(Failed::Client), _) => exchange.abandoned(worker),
         (Err(Failed::Refused(refusal)), None) => exchange.refuse(worker, session, &refusal).await,
@@ -70,8 +73,8 @@ async fn ask(
     session: &mut Session,
     exchange: &mut Exchange,
     tries: &mut Tries,
-    held: &mut Option<Asked>,
-) -> Result<Asked, Failed> {
+    held: &mut Option<Box<Asked>>,
+) -> Result<Box<Asked>, Failed> {
     let events = &worker.shared.events;
     loop {
         let link = link(worker, session, exchange, tries).await?;
@@ -113,7 +116,7 @@ async fn link(worker: &Worker, session: &mut Session, exchange: &Exchange, tries
     link.map_err(Failed::Refused)
 }
 
-async fn ask_endpoint(session: &mut Session, exchange: &Exchange, link: Link) -> Result<Asked, Failed> {
+async fn ask_endpoint(session: &mut Session, exchange: &Exchange, link: Link) -> Result<Box<Asked>, Failed> {
     let head = request_head(exchange, session.is_tls(), &link);
     let chunked = exchange.head.body == BodyLength::Chunked;
     // Without a body, what was read ahead is the client's next request, whatever becomes of this one.

@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::timeout;
-
+use super::alarm::Alarm;
+use super::listening::GateWatch;
 use super::permit::Permit;
 use super::presence::Presence;
 use super::worker::Worker;
 use crate::error::{Refusal, refusal};
 use crate::http::{BadHead, Parsed, RequestHead, Scan, resume_request};
+use crate::io::clock::{self, Millis};
 use crate::io::{Linger, Stream};
 use crate::tls::RuleId;
 
@@ -38,6 +40,9 @@ pub struct Session {
     pub permit: Permit,
     pub id: u64,
     pub presence: Presence,
+    /// For whatever its task waits for.
+    pub alarm: Alarm,
+    leaving: GateWatch,
     scan: Scan,
     requests: u64,
 }
@@ -66,8 +71,8 @@ impl Session {
         permit: Permit,
         id: u64,
     ) -> Self {
-        let presence = Presence::default();
-        Self { stream, buffer, peer, tls, permit, id, presence, scan: Scan::new(), requests: 0 }
+        let (presence, alarm, leaving) = (Presence::default(), Alarm::default(), GateWatch::default());
+        Self { stream, buffer, peer, tls, permit, id, presence, alarm, leaving, scan: Scan::new(), requests: 0 }
     }
 
     /// Waits for the next request and reads its head.
@@ -75,33 +80,34 @@ impl Session {
         let state = worker.shared.state().ok_or(NoHead::Closed)?;
         let listener = state.listener(&self.permit.listening.key).ok_or(NoHead::Closed)?;
         let settings = &state.snapshot.listeners[listener];
-        let (limit, head_timeout) = (settings.limits.headers as usize, Duration::from_millis(settings.head_timeout));
+        let (limit, head_timeout) = (settings.limits.headers as usize, settings.head_timeout);
         let patience = if self.requests == 0 { settings.head_timeout } else { settings.keep_alive };
         drop(state);
         if self.buffer.is_empty() {
-            self.wait_for_bytes(Duration::from_millis(patience)).await?;
+            self.wait_for_bytes(patience).await?;
         }
         self.requests += 1;
-        match timeout(head_timeout, self.read_head(limit)).await {
-            Ok(head) => head,
-            Err(_) => Err(NoHead::Refused(refusal::HEAD_TIMEOUT)),
-        }
+        self.read_head(limit, head_timeout).await
     }
 
     /// The first byte of a request. A listener that goes takes connections with it that ask for nothing.
-    async fn wait_for_bytes(&mut self, patience: Duration) -> Result<(), NoHead> {
-        let listening = self.permit.listening.clone();
-        let first = async {
-            tokio::select! {
-                biased; // a request that is there already is answered
-                read = self.stream.read_more(&mut self.buffer) => matches!(read, Ok(1..)),
-                () = listening.gate.closed() => false,
+    async fn wait_for_bytes(&mut self, patience: Millis) -> Result<(), NoHead> {
+        let deadline = clock::now() + patience;
+        let has_come = std::future::poll_fn(|cx| {
+            // First, so that a request that is there already is answered.
+            if let Poll::Ready(read) = self.stream.poll_read_more(cx, &mut self.buffer) {
+                return Poll::Ready(matches!(read, Ok(1..)));
             }
-        };
-        if timeout(patience, first).await.unwrap_or(false) { Ok(()) } else { Err(NoHead::Closed) }
+            if self.leaving.poll_closed(cx, &self.permit.listening.gate).is_ready() {
+                return Poll::Ready(false);
+            }
+            self.alarm.poll(cx, deadline).map(|()| false)
+        });
+        if has_come.await { Ok(()) } else { Err(NoHead::Closed) }
     }
 
-    async fn read_head(&mut self, limit: usize) -> Result<RequestHead, NoHead> {
+    async fn read_head(&mut self, limit: usize, patience: Millis) -> Result<RequestHead, NoHead> {
+        let deadline = clock::now() + patience;
         loop {
             let parsed = resume_request(&mut self.scan, &self.buffer, limit);
             if let Parsed::Complete { head, consumed } = parsed.map_err(|bad| NoHead::Refused(bad.into()))? {
@@ -109,8 +115,14 @@ impl Session {
                 self.scan = Scan::new();
                 return Ok(head);
             }
-            if !matches!(self.stream.read_more(&mut self.buffer).await, Ok(1..)) {
-                return Err(NoHead::Closed);
+            let read = std::future::poll_fn(|cx| match self.stream.poll_read_more(cx, &mut self.buffer) {
+                Poll::Ready(read) => Poll::Ready(Some(read)),
+                Poll::Pending => self.alarm.poll(cx, deadline).map(|()| None),
+            });
+            match read.await {
+                Some(Ok(1..)) => {}
+                Some(_) => return Err(NoHead::Closed),
+                None => return Err(NoHead::Refused(refusal::HEAD_TIMEOUT)),
             }
         }
     }

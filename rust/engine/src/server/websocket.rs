@@ -1,5 +1,6 @@
 //! Opening a WebSocket through the gateway: the upstream's handshake, then the client's 101.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -47,13 +48,13 @@ pub async fn bridge(worker: &Rc<Worker>, session: &mut Session, mut exchange: Ex
         Some(early) => early,
         None => return Step::Drop,
     };
-    let patience = Duration::from_millis(exchange.forward().handshake_timeout);
+    let patience = exchange.forward().handshake_timeout;
     let (mut tries, mut held) = (tries::begin(&exchange), None);
     let answered = {
-        let asking = ask(worker, &mut exchange, session.is_tls(), &offer, &early, &mut tries, &mut held);
+        let asking = pin!(ask(worker, &mut exchange, session.is_tls(), &offer, &early, &mut tries, &mut held));
         tokio::select! {
             biased;
-            answered = timeout(patience, asking) => Some(answered),
+            answered = session.alarm.within(patience, asking) => Some(answered),
             () = presence::ended(&mut session.stream, &mut session.buffer) => None,
         }
     };
@@ -66,7 +67,8 @@ pub async fn bridge(worker: &Rc<Worker>, session: &mut Session, mut exchange: Ex
         Ok(answered) if answered.head.status == 101 => accept(worker, session, exchange, &offer, answered).await,
         Ok(Answered { link, reader, head, .. }) => {
             exchange.went_to(&link);
-            answering::pass_answer(worker, session, exchange, link, reader, head).await
+            // In a box: it is large, and few need it.
+            Box::pin(answering::pass_answer(worker, session, exchange, link, reader, head)).await
         }
         Err(refusal) => exchange.refuse(worker, session, &refusal).await,
     }

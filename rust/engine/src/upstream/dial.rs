@@ -27,7 +27,8 @@ async fn establish(endpoint: &Endpoint, tls: Option<&Arc<ClientTls>>) -> Result<
     let Some(host) = &endpoint.tls else { return Ok(Stream::Raw(raw)) };
     // Never in clear text what was to be secret; the snapshot has TLS for every upstream that has such endpoints.
     let tls = tls.ok_or(refusal::UPSTREAM_TLS)?;
-    secure(raw, tls, host).await.map_err(|mistrust| {
+    // In a box, because it is some KiB, which every exchange would otherwise have room for.
+    Box::pin(secure(raw, tls, host)).await.map_err(|mistrust| {
         endpoint.count_mistrust(mistrust);
         Refusal { text: mistrust.text(), ..refusal::UPSTREAM_TLS }
     })
