@@ -4,9 +4,11 @@
 //! found by name and labels once (a lock and a hash) and then held, so the cost on a path is one load and one store.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hashbrown::{DefaultHashBuilder, HashTable};
 use serde_json::{Value, json};
 
 /// A number that only its worker changes and anybody may read.
@@ -65,7 +67,23 @@ enum Metric {
 /// All cells of one worker.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    cells: Mutex<BTreeMap<(&'static str, Labels), Metric>>,
+    cells: Mutex<HashTable<Entry>>,
+    hasher: DefaultHashBuilder,
+}
+
+#[derive(Debug)]
+struct Entry {
+    hash: u64,
+    name: &'static str,
+    labels: Labels,
+    metric: Metric,
+}
+
+impl Entry {
+    fn is(&self, name: &str, labels: &[(&'static str, &str)]) -> bool {
+        let same = |(mine, one): (&(&str, Arc<str>), &(&str, &str))| mine.0 == one.0 && *mine.1 == *one.1;
+        self.name == name && self.labels.len() == labels.len() && self.labels.iter().zip(labels).all(same)
+    }
 }
 
 impl Metrics {
@@ -94,9 +112,22 @@ impl Metrics {
     }
 
     fn find(&self, name: &'static str, labels: &[(&'static str, &str)], make: impl FnOnce() -> Metric) -> Metric {
-        let labels: Labels = labels.iter().map(|(key, value)| (*key, Arc::from(*value))).collect();
+        let hash = self.hash(name, labels);
         let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        cells.entry((name, labels)).or_insert_with(make).clone()
+        if let Some(entry) = cells.find(hash, |entry| entry.is(name, labels)) {
+            return entry.metric.clone();
+        }
+        let labels = labels.iter().map(|(key, value)| (*key, Arc::from(*value))).collect();
+        let metric = make();
+        cells.insert_unique(hash, Entry { hash, name, labels, metric: metric.clone() }, |entry| entry.hash);
+        metric
+    }
+
+    fn hash(&self, name: &str, labels: &[(&'static str, &str)]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        name.hash(&mut hasher);
+        labels.iter().for_each(|(_, value)| value.hash(&mut hasher));
+        hasher.finish()
     }
 }
 
@@ -105,8 +136,8 @@ pub fn sum<'m>(workers: impl IntoIterator<Item = &'m Metrics>) -> Value {
     let mut totals: BTreeMap<(&'static str, Labels), Total> = BTreeMap::new();
     for metrics in workers {
         let cells = metrics.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, metric) in cells.iter() {
-            totals.entry(key.clone()).or_insert_with(|| Total::like(metric)).add(metric);
+        for Entry { name, labels, metric, .. } in cells.iter() {
+            totals.entry((name, labels.clone())).or_insert_with(|| Total::like(metric)).add(metric);
         }
     }
     families(totals)

@@ -6,12 +6,11 @@
 use httparse::{Header, Status};
 
 use super::fault::{self, BadHead};
-use super::fields::{Fields, Span};
+use super::fields::{Fields, SPARE_FIELDS, Span};
 use super::scan::MAX_FIELDS;
 
-/// Room for what a gateway adds to a head (forwarded headers, a request id), so that adding does not reallocate.
-const SPARE_TEXT: usize = 256;
-const SPARE_FIELDS: usize = 8;
+/// Room for what an answer gets: the request's id, and what becomes of the connection.
+const SPARE_TEXT: usize = 80;
 
 /// A typical head has fewer fields; setting up room for [`MAX_FIELDS`] would take longer than reading it.
 const FEW: usize = 24;

@@ -22,11 +22,26 @@ impl Span {
     }
 }
 
+/// Room for what a gateway adds to a request (forwarded headers, an id), so that adding does not reallocate.
+const SPARE_TEXT: usize = 384;
+pub(super) const SPARE_FIELDS: usize = 8;
+
 /// Header fields in the order and the spelling they came in.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Fields {
     text: Vec<u8>,
     entries: Vec<(Span, Span)>,
+}
+
+impl Clone for Fields {
+    /// With room: a copy is made to be changed.
+    fn clone(&self) -> Self {
+        let mut text = Vec::with_capacity(self.text.len() + SPARE_TEXT);
+        text.extend_from_slice(&self.text);
+        let mut entries = Vec::with_capacity(self.entries.len() + SPARE_FIELDS);
+        entries.extend_from_slice(&self.entries);
+        Self { text, entries }
+    }
 }
 
 impl Fields {
@@ -93,6 +108,14 @@ impl Fields {
         let name = self.keep(name);
         let value = self.keep(value);
         self.entries.push((name, value));
+    }
+
+    /// Adds a field at the end, whose value `write` appends to what it is given.
+    pub fn push_with(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        let name = self.keep(name.as_bytes());
+        let start = self.text.len();
+        write(&mut self.text);
+        self.entries.push((name, Span::new(start, self.text.len())));
     }
 
     /// Removes every field called `name`.

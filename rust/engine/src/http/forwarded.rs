@@ -3,6 +3,7 @@
 //! Addresses are read out of it and everything else is text. A field with one fault is unreadable as a whole: a quote
 //! that is not closed hides where the elements behind it begin.
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::fields::Fields;
@@ -107,12 +108,18 @@ pub fn write_hop(out: &mut Vec<u8>, hop: &Hop) {
     if !out.is_empty() {
         out.extend_from_slice(b", ");
     }
-    match hop.address {
-        Some(IpAddr::V4(address)) => out.extend_from_slice(format!("for={address}").as_bytes()),
-        Some(IpAddr::V6(address)) => out.extend_from_slice(format!("for=\"[{address}]\"").as_bytes()),
-        None => out.extend_from_slice(b"for=unknown"),
-    }
-    for (name, value) in [(&b";host="[..], &hop.host), (b";proto=", &hop.proto)] {
+    write_element(out, hop.address, hop.proto.as_deref(), hop.host.as_deref());
+}
+
+/// Appends one element, as [`write_hop`] does, whatever stands before it.
+pub fn write_element(out: &mut Vec<u8>, address: Option<IpAddr>, proto: Option<&[u8]>, host: Option<&[u8]>) {
+    // Writing to a vector does not fail.
+    let _ = match address {
+        Some(IpAddr::V4(address)) => write!(out, "for={address}"),
+        Some(IpAddr::V6(address)) => write!(out, "for=\"[{address}]\""),
+        None => out.write_all(b"for=unknown"),
+    };
+    for (name, value) in [(&b";host="[..], host), (b";proto=", proto)] {
         if let Some(value) = value {
             out.extend_from_slice(name);
             write_word(out, value);

@@ -28,12 +28,7 @@ struct Answering<'a> {
 }
 
 /// Passes an answer on.
-pub async fn respond(
-    worker: &Rc<Worker>,
-    session: &mut Session,
-    exchange: &Exchange,
-    mut asked: Box<Asked>,
-) -> Step {
+pub async fn respond(worker: &Rc<Worker>, session: &mut Session, exchange: &Exchange, mut asked: Box<Asked>) -> Step {
     let Asked { link, reader, head, upload } = &mut *asked;
     let keep = exchange.head.keep_alive && !session.permit.listening.gate.is_closed();
     // A body whose end only the close shows is told in chunks, where the client understands them.
@@ -99,17 +94,17 @@ impl Answering<'_> {
     }
 }
 
-fn answer_head(exchange: &Exchange, head: &ResponseHead, chunked: bool, keep: bool) -> Vec<u8> {
-    let mut fields = head.fields.clone();
-    let upgrades: Vec<u8> = fields.all("Upgrade").collect::<Vec<_>>().join(&b", "[..]);
+fn answer_head(exchange: &Exchange, head: &mut ResponseHead, chunked: bool, keep: bool) -> Vec<u8> {
+    let mut fields = std::mem::take(&mut head.fields);
+    // A 426 says nothing without the protocols that it asks for (RFC 9110 §15.5.22).
+    let upgrades = if head.status == 426 { fields.all("Upgrade").collect::<Vec<_>>().join(&b", "[..]) } else { vec![] };
     strip_connection_fields(&mut fields);
     fields.set(REQUEST_ID, exchange.request_id.as_bytes());
     exchange.edit_response(&mut fields);
     if chunked {
         fields.push(b"Transfer-Encoding", b"chunked");
     }
-    // A 426 says nothing without the protocols that it asks for (RFC 9110 §15.5.22).
-    let asks_for = head.status == 426 && !upgrades.is_empty();
+    let asks_for = !upgrades.is_empty();
     if asks_for {
         fields.push(b"Upgrade", &upgrades);
     }

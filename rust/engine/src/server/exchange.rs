@@ -173,7 +173,8 @@ impl Exchange {
     /// could otherwise name what we add in its `Connection` and have it dropped.
     pub fn request_fields(&self, mut fields: Fields, is_tls: bool, endpoint_host: &str) -> Fields {
         let trusted = &self.state.snapshot.listeners[self.listener].trusted_proxies;
-        let arrival = forwarded::Arrival { peer: self.peer, is_tls, host: self.host() };
+        let port = self.head.host.as_ref().and_then(|host| host.port());
+        let arrival = forwarded::Arrival { peer: self.peer, is_tls, host: self.host(), port };
         forwarded::announce(&mut fields, &arrival, trusted);
         fields.set(REQUEST_ID, self.request_id.as_bytes());
         match &self.compiled().host {
@@ -213,5 +214,10 @@ fn is_id(id: &[u8]) -> bool {
 }
 
 fn fresh_id() -> String {
-    format!("{:016x}{:016x}", random::number(), random::number())
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut id = String::with_capacity(32);
+    for number in [random::number(), random::number()] {
+        id.extend((0..16).rev().map(|place| char::from(DIGITS[(number >> (4 * place)) as usize & 15])));
+    }
+    id
 }

@@ -4,11 +4,12 @@
 //! they are replaced, so that a client cannot choose its own address. Where both are there, `X-Forwarded-For` counts:
 //! most proxies write that one and let a client's `Forwarded` pass. Towards the upstream the two always say the same.
 
+use std::io::Write;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::http::forwarded::{Hop, parse_forwarded, parse_node, write_hop};
+use crate::http::forwarded::{Hop, parse_forwarded, parse_node, write_element, write_hop};
 use crate::http::{Authority, Fields};
 
 const FOR: &str = "X-Forwarded-For";
@@ -46,12 +47,13 @@ pub struct Arrival<'a> {
     pub is_tls: bool,
     /// The Host; empty where there was none.
     pub host: &'a [u8],
+    /// The port that the Host names.
+    pub port: Option<u16>,
 }
 
 impl Arrival<'_> {
-    fn hop(&self) -> Hop {
-        let host = (!self.host.is_empty()).then(|| self.host.to_vec());
-        Hop { address: self.peer, proto: Some(self.proto().to_vec()), host }
+    fn host(&self) -> Option<&[u8]> {
+        (!self.host.is_empty()).then_some(self.host)
     }
 
     fn proto(&self) -> &'static [u8] {
@@ -110,7 +112,11 @@ pub fn announce(fields: &mut Fields, arrival: &Arrival<'_>, trusted: &[IpNet]) {
         fields.retain(|name, _| !is_claim(name));
     }
     announce_origin(fields, arrival, chain.hops.first());
-    announce_chain(fields, arrival, chain);
+    if chain.hops.is_empty() && chain.listed.is_empty() {
+        announce_peer(fields, arrival);
+    } else {
+        announce_chain(fields, arrival, chain);
+    }
 }
 
 /// What the client itself has asked for. What is there now is believed and stays.
@@ -120,17 +126,39 @@ fn announce_origin(fields: &mut Fields, arrival: &Arrival<'_>, first: Option<&Ho
         fields.push(PROTO.as_bytes(), told.unwrap_or(arrival.proto()));
     }
     if !fields.has(HOST) {
-        let told = first.and_then(|hop| hop.host.as_deref()).unwrap_or(arrival.host);
-        if !told.is_empty() {
+        if let Some(told) = first.and_then(|hop| hop.host.as_deref()).or(arrival.host()) {
             fields.push(HOST.as_bytes(), told);
         }
     }
     if !fields.has(PORT) {
-        let named = fields.first(HOST).and_then(Authority::parse).and_then(|host| host.port());
-        let is_https = fields.first(PROTO).is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"));
-        let port = named.unwrap_or(if is_https { 443 } else { 80 });
-        fields.push(PORT.as_bytes(), port.to_string().as_bytes());
+        announce_port(fields, arrival);
     }
+}
+
+fn announce_port(fields: &mut Fields, arrival: &Arrival<'_>) {
+    let named = match fields.first(HOST) {
+        Some(host) if host == arrival.host => arrival.port,
+        Some(host) => Authority::parse(host).and_then(|host| host.port()),
+        None => None,
+    };
+    let is_https = fields.first(PROTO).is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"));
+    match named {
+        Some(port) => fields.push_with(PORT, |out| write(out, port)),
+        None => fields.push(PORT.as_bytes(), if is_https { b"443" } else { b"80" }),
+    }
+}
+
+fn write(out: &mut Vec<u8>, what: impl std::fmt::Display) {
+    // Writing to a vector does not fail.
+    let _ = write!(out, "{what}");
+}
+
+/// Nobody stands before the peer.
+fn announce_peer(fields: &mut Fields, arrival: &Arrival<'_>) {
+    if let Some(peer) = arrival.peer {
+        fields.push_with(FOR, |out| write(out, peer));
+    }
+    fields.push_with(FORWARDED, |out| write_element(out, arrival.peer, Some(arrival.proto()), arrival.host()));
 }
 
 fn announce_chain(fields: &mut Fields, arrival: &Arrival<'_>, mut chain: Chain) {
@@ -138,7 +166,7 @@ fn announce_chain(fields: &mut Fields, arrival: &Arrival<'_>, mut chain: Chain) 
         if !chain.listed.is_empty() {
             chain.listed.extend_from_slice(b", ");
         }
-        chain.listed.extend_from_slice(peer.to_string().as_bytes());
+        write(&mut chain.listed, peer);
     }
     if !chain.listed.is_empty() {
         fields.push(FOR.as_bytes(), &chain.listed);
@@ -150,7 +178,8 @@ fn announce_chain(fields: &mut Fields, arrival: &Arrival<'_>, mut chain: Chain) 
         }
         chain.hops.iter().for_each(|hop| write_hop(&mut chain.told, hop));
     }
-    write_hop(&mut chain.told, &arrival.hop());
+    let (proto, host) = (Some(arrival.proto().to_vec()), arrival.host().map(<[u8]>::to_vec));
+    write_hop(&mut chain.told, &Hop { address: arrival.peer, proto, host });
     fields.push(FORWARDED.as_bytes(), &chain.told);
 }
 
@@ -187,7 +216,8 @@ mod tests {
 
     fn announced(peer: Option<IpAddr>, lines: &[(&str, &str)], is_tls: bool, host: &str) -> Vec<(String, String)> {
         let mut fields = fields(lines);
-        announce(&mut fields, &Arrival { peer, is_tls, host: host.as_bytes() }, &nets());
+        let port = Authority::parse(host.as_bytes()).and_then(|host| host.port());
+        announce(&mut fields, &Arrival { peer, is_tls, host: host.as_bytes(), port }, &nets());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut told: Vec<_> = fields.iter().map(|(name, value)| (text(name).to_lowercase(), text(value))).collect();
         told.sort();

@@ -1,11 +1,11 @@
 //! The live WebSockets of a worker, and what is kept of the decision that let each of them in.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use serde_json::{Value, json};
 
 use super::permit::Permit as ConnectionPermit;

@@ -77,12 +77,12 @@ impl Session {
 
     /// Waits for the next request and reads its head.
     pub async fn next_head(&mut self, worker: &Rc<Worker>) -> Result<RequestHead, NoHead> {
-        let state = worker.shared.state().ok_or(NoHead::Closed)?;
+        let state = worker.shared.state.load();
+        let state = state.as_ref().ok_or(NoHead::Closed)?;
         let listener = state.listener(&self.permit.listening.key).ok_or(NoHead::Closed)?;
         let settings = &state.snapshot.listeners[listener];
         let (limit, head_timeout) = (settings.limits.headers as usize, settings.head_timeout);
         let patience = if self.requests == 0 { settings.head_timeout } else { settings.keep_alive };
-        drop(state);
         if self.buffer.is_empty() {
             self.wait_for_bytes(patience).await?;
         }

@@ -28,8 +28,8 @@ pub struct State {
     pub upstreams: Vec<Arc<Upstream>>,
     pub websockets: Vec<Arc<snapshot::WebSocket>>,
     pub access_log: Option<log::Sink>,
-    by_key: HashMap<BindKey, usize>,
-    by_name: HashMap<Arc<str>, usize>,
+    by_key: hashbrown::HashMap<BindKey, usize>,
+    by_name: hashbrown::HashMap<Arc<str>, usize>,
 }
 
 #[derive(Debug)]

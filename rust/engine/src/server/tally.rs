@@ -1,8 +1,9 @@
 //! The counters of a worker outside of relays: found once, then held, for as long as the configuration stays.
 
 use std::cell::{Cell as Slot, RefCell};
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use super::handshakes::Gauges;
 use crate::io::clock::{self, Millis};

@@ -2,9 +2,10 @@
 //! can grow old and go. Those made with one TLS configuration are nothing for another, which may trust others.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
+
+use hashbrown::HashMap;
 
 use super::{Endpoint, Link};
 use crate::io::clock::{self, Millis};
