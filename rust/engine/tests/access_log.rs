@@ -53,7 +53,7 @@ fn records_are_appended_to_a_private_file() {
     let path = folder.file("access.log");
     for number in 0..2 {
         let sink = sink(&path);
-        let exchange = Exchange { connection: "c", listener: "edge", protocol: "h1", ..Exchange::default() };
+        let exchange = Exchange { connection: 12, listener: "edge", protocol: "h1", ..Exchange::default() };
         let kind = Kind::Refusal(Refusal { status: 404, reason: "no_route", duration: number });
         sink.record(&Record { time: 0, exchange, kind });
         assert!(sink.flush(LONG));

@@ -10,5 +10,5 @@ mod text;
 mod writer;
 
 pub use self::events::{Event, Events, Level};
-pub use self::record::{Close, Exchange, Kind, Open, Record, Refusal, Request, Traffic};
+pub use self::record::{Close, Exchange, Kind, Open, Record, Refusal, Request, Traffic, connection_name};
 pub use self::writer::{Sink, open};

@@ -23,7 +23,7 @@ pub struct Record<'r> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Exchange<'r> {
     /// The same in all lines of one connection.
-    pub connection: &'r str,
+    pub connection: u64,
     pub listener: &'r str,
     pub route: Option<&'r str>,
     /// The client, as its connection, the PROXY protocol or a trusted header says; none over a unix socket.
@@ -141,9 +141,14 @@ impl Record<'_> {
     }
 }
 
+/// The id of a connection as logs and the admin show it.
+pub fn connection_name(id: u64) -> String {
+    format!("{id:012x}")
+}
+
 impl Exchange<'_> {
     fn fields<L: Line>(&self, out: &mut Vec<u8>) {
-        L::text(out, "connection", self.connection.as_bytes());
+        L::text(out, "connection", connection_name(self.connection).as_bytes());
         L::text(out, "listener", self.listener.as_bytes());
         name::<L>(out, "route", self.route);
         address::<L>(out, self.client);
@@ -270,7 +275,7 @@ mod tests {
 
     fn exchange() -> Exchange<'static> {
         Exchange {
-            connection: "1-2a",
+            connection: 0x12a,
             listener: "edge",
             route: Some("chat"),
             client: Some(IpAddr::from([192, 0, 2, 1])),
@@ -309,7 +314,7 @@ mod tests {
     fn a_request() {
         let request = Request { status: 200, reason: None, bytes_in: 1, bytes_out: 2, duration: 3 };
         let expected = json!({
-            "time": "2024-02-29T23:59:59.001Z", "event": "request", "connection": "1-2a", "listener": "edge",
+            "time": "2024-02-29T23:59:59.001Z", "event": "request", "connection": "00000000012a", "listener": "edge",
             "route": "chat", "client": "192.0.2.1", "protocol": "h1", "upstream": "backend",
             "endpoint": "10.0.0.5:9000", "upstream_protocol": "h1", "attempts": 2, "method": "GET", "host": "chat.example.com",
             "path": "/ws", "user_agent": "curl/8 \"x\"", "request_id": "r1",
@@ -366,7 +371,7 @@ mod tests {
         Record { time: 0, exchange, kind: Kind::Refusal(refusal) }.write(LogFormat::Text, &mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "1970-01-01T00:00:00.000Z refusal connection=1-2a listener=edge client=192.0.2.1 protocol=h1 method=GET \
+            "1970-01-01T00:00:00.000Z refusal connection=00000000012a listener=edge client=192.0.2.1 protocol=h1 method=GET \
              host=chat.example.com path=/ws user_agent=\"curl/8 \\\"x\\\"\" request_id=r1 status=404 \
              reason=no_route duration_ms=5\n"
         );

@@ -125,10 +125,9 @@ fn announce_origin(fields: &mut Fields, arrival: &Arrival<'_>, first: Option<&Ho
         let told = first.and_then(|hop| hop.proto.as_deref());
         fields.push(PROTO.as_bytes(), told.unwrap_or(arrival.proto()));
     }
-    if !fields.has(HOST) {
-        if let Some(told) = first.and_then(|hop| hop.host.as_deref()).or(arrival.host()) {
-            fields.push(HOST.as_bytes(), told);
-        }
+    let host = first.and_then(|hop| hop.host.as_deref()).unwrap_or(arrival.host);
+    if !(fields.has(HOST) || host.is_empty()) {
+        fields.push(HOST.as_bytes(), host);
     }
     if !fields.has(PORT) {
         announce_port(fields, arrival);

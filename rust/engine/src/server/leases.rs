@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::permit::Permit as ConnectionPermit;
 use super::timers::Timers;
 use crate::io::clock::{self, Millis};
+use crate::log::connection_name;
 use crate::metrics;
 use crate::relay::{Order, Relay};
 use crate::upstream;
@@ -143,7 +144,7 @@ impl Live {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let messages = |counts: &crate::ws::Counts| counts.messages_text + counts.messages_binary;
         json!({
-            "id": name(lease.id),
+            "id": connection_name(lease.id),
             "listener": &*lease.listener,
             "route": &*lease.route,
             "upstream": &*lease.upstream,
@@ -156,9 +157,4 @@ impl Live {
             "bytes": {"to_upstream": traffic.client.bytes, "to_client": traffic.upstream.bytes},
         })
     }
-}
-
-/// The id of a connection as logs and the admin show it.
-pub fn name(id: u64) -> String {
-    format!("{id:012x}")
 }

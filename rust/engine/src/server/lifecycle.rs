@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use super::exchange::Exchange;
-use super::leases::{self, Facts, Lease};
+use super::leases::{Facts, Lease};
 use super::permit::Permit;
 use super::session::Session;
 use super::worker::Worker;
@@ -141,7 +141,7 @@ fn log_close(worker: &Worker, lease: &Lease, end: &End, traffic: &Traffic, laste
     let Some(state) = worker.shared.state() else { return };
     let facts = &lease.facts;
     let exchange = log::Exchange {
-        connection: &leases::name(lease.id),
+        connection: lease.id,
         listener: &lease.listener,
         route: Some(&lease.route),
         client: facts.client,

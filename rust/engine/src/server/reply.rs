@@ -5,7 +5,6 @@ use std::rc::Rc;
 use super::answer;
 use super::connection::Step;
 use super::exchange::{Exchange, REQUEST_ID};
-use super::leases;
 use super::plan::Answer;
 use super::session::Session;
 use super::state::State;
@@ -49,7 +48,7 @@ impl Exchange {
         }
         let duration = clock::now() - self.started;
         let record = log::Refusal { status: refusal.status, reason: refusal.reason, duration };
-        write_log(&self.state, self.log_facts(&leases::name(self.connection)), Kind::Refusal(record));
+        write_log(&self.state, self.log_facts(self.connection), Kind::Refusal(record));
         self.send(session, &bytes, go_on).await
     }
 
@@ -84,7 +83,7 @@ impl Exchange {
         }
         let duration = clock::now() - self.started;
         let record = log::Request { status, reason, bytes_in: received, bytes_out: sent, duration };
-        write_log(&self.state, self.log_facts(&leases::name(self.connection)), Kind::Request(record));
+        write_log(&self.state, self.log_facts(self.connection), Kind::Request(record));
     }
 
     fn count_request(&self, worker: &Worker, status: u16, failed: Option<&str>) {
@@ -111,10 +110,10 @@ impl Exchange {
             extensions: accepted.deflate.as_deref(),
             duration: clock::now() - self.started,
         };
-        write_log(&self.state, self.log_facts(&leases::name(connection)), Kind::Open(open));
+        write_log(&self.state, self.log_facts(connection), Kind::Open(open));
     }
 
-    fn log_facts<'a>(&'a self, connection: &'a str) -> log::Exchange<'a> {
+    fn log_facts(&self, connection: u64) -> log::Exchange<'_> {
         log::Exchange {
             connection,
             listener: &self.state.listeners[self.listener].name,
@@ -139,9 +138,8 @@ pub async fn refuse_unread(worker: &Rc<Worker>, session: &mut Session, refusal: 
     let bytes = answer::write_refusal(refusal, None, &Fields::new(), true, false);
     let Some(state) = worker.shared.state() else { return };
     let listener = state.listener(&session.permit.listening.key);
-    let connection = leases::name(session.id);
     let facts = log::Exchange {
-        connection: &connection,
+        connection: session.id,
         listener: listener.map_or("", |index| &state.listeners[index].name),
         client: session.peer.map(|peer| peer.ip()),
         protocol: "h1",
