@@ -20,6 +20,7 @@ from typing import Any
 from tidegate import __version__
 from tidegate.admin import AdminService
 from tidegate.config import Config, load
+from tidegate.config.config import Listener
 from tidegate.control.discovery import Discovery
 from tidegate.control.sources import FileWatch, Fingerprint, fingerprint
 from tidegate.errors import ConfigError, EngineFailure, EngineMissing, Problem, TidegateError
@@ -289,8 +290,8 @@ class Gateway:
 
     def _listeners(self) -> list[dict[str, Any]]:
         listeners: list[dict[str, Any]] = json.loads(self._engine.listeners())
-        secure = {listener.name for listener in self._config.listeners if listener.tls} if self._config else set()
-        return [{**listener, "tls": listener["name"] in secure} for listener in listeners]
+        config = {listener.name: listener for listener in self._config.listeners} if self._config else {}
+        return [_described(listener, config.get(listener["name"])) for listener in listeners]
 
     def _say_where(self, name: str) -> None:
         listeners, admin = self._listeners(), self._admin.address
@@ -304,8 +305,13 @@ class Gateway:
         )
 
 
+def _described(listener: Mapping[str, Any], config: Listener | None) -> dict[str, Any]:
+    return {**listener, "tls": bool(config and config.tls), "tcp": bool(config and config.tcp)}
+
+
 def _listening(listener: Mapping[str, Any]) -> str:
-    scheme = "https" if listener["tls"] else "http"
+    clear, secure = ("tcp", "tls") if listener["tcp"] else ("http", "https")
+    scheme = secure if listener["tls"] else clear
     urls = (each if each.startswith("unix:") else f"{scheme}://{each}" for each in listener["addresses"])
     return f"listening on {', '.join(urls)} ({listener['name']})"
 

@@ -18,6 +18,7 @@ from tidegate.config.config import (
     Redirect,
     Respond,
     Route,
+    Tcp,
     Tls,
     TlsRule,
     Upstream,
@@ -25,6 +26,7 @@ from tidegate.config.config import (
     WebSocket,
 )
 from tidegate.config.document import Document, KeyPath
+from tidegate.config.options.listener import AccessOptions
 from tidegate.config.options.route import (
     EditsOptions,
     HeadersOptions,
@@ -165,6 +167,8 @@ class _Writer:
             "binds": [_bind(bind) for bind in listener.binds],
             "tls": self._tls(f"{at}/tls", (*path, "tls"), listener.tls) if listener.tls else None,
             "proxy_protocol": [str(network) for network in listener.proxy_protocol],
+            "access": _access(listener.access),
+            "tcp": self._tcp(listener.tcp) if listener.tcp else None,
             "trusted_proxies": [str(network) for network in listener.trusted_proxies],
             "limits": {
                 "connections": listener.limits.connections,
@@ -177,6 +181,18 @@ class _Writer:
             "tls_timeout": listener.timeouts.tls,
             "tls_queue": listener.timeouts.tls_queue,
         }
+
+    def _tcp(self, tcp: Tcp) -> Json:
+        return {
+            "target": "echo" if tcp.to is None else {"to": self._shares(tcp.to)},
+            "idle": tcp.idle,
+            "max_lifetime": tcp.max_lifetime,
+            "connect_timeout": tcp.connect_timeout,
+            "attempts": tcp.attempts,
+        }
+
+    def _shares(self, to: tuple[tuple[str, int], ...]) -> list[Json]:
+        return [{"upstream": self._upstreams[name], "weight": weight} for name, weight in to]
 
     def _tls(self, at: str, path: KeyPath, tls: Tls) -> Json:
         self._note({at: path, f"{at}/rule": path, f"{at}/rule/client_ca": (*path, "client_ca")})
@@ -265,7 +281,7 @@ class _Writer:
         self._note({f"{at}/host/set": (*path, "host", "set")} if isinstance(forward.host, HostOptions) else {})
         self._note({f"{at}/to/{index}": (*path, "to", name) for index, (name, _) in enumerate(forward.to)})
         return {
-            "to": [{"upstream": self._upstreams[name], "weight": weight} for name, weight in forward.to],
+            "to": self._shares(forward.to),
             "rewrite": _rewrite(forward.rewrite) if forward.rewrite else None,
             "host": {"set": forward.host.set} if isinstance(forward.host, HostOptions) else forward.host,
             **self._both_edits(at, (*path, "headers"), forward.headers),
@@ -340,6 +356,13 @@ class _Writer:
 
 def _bind(bind: Bind) -> Json:
     return {"unix": bind.path} if bind.address is None else {"tcp": str(bind)}
+
+
+def _access(access: AccessOptions) -> Json:
+    return {
+        "allow": None if access.allow is None else [str(network) for network in access.allow],
+        "deny": [str(network) for network in access.deny],
+    }
 
 
 def _host(pattern: str) -> Json | str:

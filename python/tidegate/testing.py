@@ -227,7 +227,7 @@ class Gateway:
         return Metrics.parse(self.admin("/metrics")[1])
 
     def connections(self) -> list[Record]:
-        """The live WebSockets."""
+        """The live WebSockets and TCP connections."""
         connections: list[Record] = json.loads(self.admin("/connections")[1])
         return connections
 

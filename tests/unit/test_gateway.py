@@ -239,7 +239,7 @@ async def test_the_ready_file_says_where(file: Path, tmp_path: Path) -> None:
     ready = tmp_path / "ready.json"
     async with running(file, ready_file=ReadyFile(ready)) as gateway:
         said = json.loads(ready.read_text())
-        assert said["listeners"] == [{"name": "edge", "addresses": ["127.0.0.1:4242"], "tls": False}]
+        assert said["listeners"] == [{"name": "edge", "addresses": ["127.0.0.1:4242"], "tls": False, "tcp": False}]
         assert (said["generation"], said["admin"], said["pid"]) == (1, gateway.status()["admin"], os.getpid())
         await gateway.reload()
         assert json.loads(ready.read_text())["generation"] == 2

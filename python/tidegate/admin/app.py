@@ -5,7 +5,7 @@
 | `GET /ready` | 200 while this gateway takes connections, 503 before that and from the first moment of a drain |
 | `GET /live` | 200: the process answers |
 | `GET /metrics` | Prometheus 0.0.4, or OpenMetrics 1.0 for those who accept it |
-| `GET /connections` | the live WebSockets |
+| `GET /connections` | the live WebSockets and TCP connections |
 | `GET /config/status` | what runs since when, where it listens, and why the last reload failed |
 | `POST /reload` | reads the configuration again: 200, or 422 with what is wrong |
 | `POST /drain` | 202: as SIGTERM does |

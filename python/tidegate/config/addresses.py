@@ -14,8 +14,9 @@ Network = IPv4Network | IPv6Network
 # sun_path holds 108 bytes, the last of them NUL (unix(7)).
 LONGEST_UNIX_PATH = 107
 EXPECTED_BIND = "expected address:port such as 0.0.0.0:8080, [::]:8443 (IPv4 too) or unix:/run/gateway.sock"
-EXPECTED_ENDPOINT = "expected http://host:port, https://host:port or unix:/path"
-_PORTS = {"http": "80", "https": "443"}
+EXPECTED_ENDPOINT = "expected http://host:port, https://host:port, tcp://host:port or unix:/path"
+_PORTS = {"http": "80", "https": "443", "tcp": ""}
+_KINDS = {"http": "http", "https": "http", "tcp": "tcp"}
 _HOST_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]/@?#\s]*):([0-9]{1,5})")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 
@@ -117,6 +118,8 @@ class Target:
     spelling: str
     """As written."""
     tls: bool = False
+    kind: str = ""
+    """What is spoken there: `http` or `tcp`; nothing is said of it where it is a unix socket."""
 
     def __str__(self) -> str:
         return self.spelling
@@ -128,7 +131,7 @@ class Target:
 
 
 def target(text: str) -> Target:
-    """`http://10.0.0.5:9000`, `https://chat.internal`, `unix:/run/chat.sock`."""
+    """`http://10.0.0.5:9000`, `https://chat.internal`, `tcp://10.0.0.9:5432`, `unix:/run/chat.sock`."""
     if text.startswith("unix:"):
         return Target(None, "", 0, _unix_path(text), "localhost", text)
     match = _URL.fullmatch(text)
@@ -161,7 +164,10 @@ def _tcp_target(text: str, scheme: str, authority: str) -> Target:
         raise UnitError(f"'{text}' is not an endpoint: {error}", EXPECTED_ENDPOINT) from error
     address = ip_address(name.strip("[]")) if name.startswith("[") or name.replace(".", "").isdigit() else None
     shown = f"{name}:{int(port)}" if authority != host else name
-    return Target(address, "" if address else name, _port(port, text), "", shown, text, scheme == "https")
+    if not port:
+        raise UnitError(f"'{text}' has no port", "TCP has no port of its own: expected tcp://host:port")
+    place = ("" if address else name, _port(port, text), "")
+    return Target(address, *place, shown, text, scheme == "https", _KINDS[scheme])
 
 
 def network(text: str) -> Network:

@@ -12,7 +12,7 @@ from typing import Literal
 from tidegate.config.addresses import Bind, Network
 from tidegate.config.document import Document, KeyPath
 from tidegate.config.options.gateway import AccessLogOptions, AdminOptions, DrainOptions
-from tidegate.config.options.listener import ListenerLimitsOptions, ListenerTimeoutsOptions
+from tidegate.config.options.listener import AccessOptions, ListenerLimitsOptions, ListenerTimeoutsOptions
 from tidegate.config.options.route import (
     EditsOptions,
     HeadersOptions,
@@ -38,6 +38,7 @@ __all__ = [
     "Respond",
     "Route",
     "RouteListener",
+    "Tcp",
     "Tls",
     "TlsRule",
     "Upstream",
@@ -98,6 +99,18 @@ class NamedRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Tcp:
+    """What becomes of the connections of a TCP listener."""
+
+    to: tuple[tuple[str, int], ...] | None
+    """Upstreams, by name and weight; None sends every byte back."""
+    idle: int | None
+    max_lifetime: int | None
+    connect_timeout: int
+    attempts: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Listener:
     """Sockets that accept connections."""
 
@@ -105,6 +118,9 @@ class Listener:
     path: KeyPath
     binds: tuple[Bind, ...]
     tls: Tls | None
+    tcp: Tcp | None
+    """None: HTTP is spoken."""
+    access: AccessOptions
     proxy_protocol: tuple[Network, ...]
     trusted_proxies: tuple[Network, ...]
     limits: ListenerLimitsOptions
@@ -207,6 +223,11 @@ class Upstream:
     connect_timeout: int
     tls: UpstreamTls | None
     """None when no endpoint wants it."""
+
+    @property
+    def kinds(self) -> set[str]:
+        """What its endpoints speak: `http`, `tcp`, or nothing in particular."""
+        return {endpoint.url.kind for endpoint in self.endpoints} - {""}
 
 
 @dataclass(frozen=True, slots=True)

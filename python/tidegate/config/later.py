@@ -27,8 +27,6 @@ LATER: tuple[Later, ...] = (
     Later("cluster"),
     Later("hooks"),
     Later("identity"),
-    Later("listeners.*.tcp"),
-    Later("listeners.*.access"),
     Later("listeners.*.http2"),
     Later("listeners.*.http.*", ("h2", "h3"), "[h1]"),
     Later("listeners.*.limits.connections_per_ip"),
@@ -54,8 +52,6 @@ LATER: tuple[Later, ...] = (
     Later("upstreams.*.discover"),
     Later("upstreams.*.limits"),
     Later("upstreams.*.protocol", ("h2", "h3"), "auto or h1"),
-    Later("upstreams.*.endpoints.*", ("tcp://*",), "http://host:port, https://host:port or unix:/path"),
-    Later("upstreams.*.endpoints.*.url", ("tcp://*",), "http://host:port, https://host:port or unix:/path"),
 )
 
 

@@ -14,6 +14,7 @@ from tidegate.config.names import part_name
 from tidegate.config.options import GatewayOptions, ListenerOptions, RouteOptions, UpstreamOptions
 from tidegate.config.options.gateway import AccessLogOptions, AdminOptions
 from tidegate.config.routes import RouteTable
+from tidegate.config.tcp import check_kinds, tcp
 from tidegate.config.units import UnitError, show_duration
 from tidegate.errors import ConfigError, in_order
 
@@ -70,6 +71,7 @@ class _Loading:
         upstreams = self._upstreams()
         listeners = tuple(self._listener(name, options) for name, options in listener_options.items())
         routes = self._routes(listener_options)
+        check_kinds(listeners, routes, upstreams, self._findings)
         self._check_binds(listeners, top)
         if top is None:
             return None
@@ -136,6 +138,8 @@ class _Loading:
             path=path,
             binds=options.bind,
             tls=self._tls(options, path),
+            tcp=tcp(options, path, _names(self._document.values.get("upstreams")), self._findings),
+            access=options.access,
             proxy_protocol=options.proxy_protocol.from_ if options.proxy_protocol else (),
             trusted_proxies=options.trusted_proxies,
             limits=options.limits,
@@ -156,9 +160,10 @@ class _Loading:
     def _routes(self, listeners: Mapping[str, ListenerOptions]) -> tuple[Route, ...]:
         known_listeners = _names(self._document.values.get("listeners"))
         known_upstreams = _names(self._document.values.get("upstreams"))
-        table = RouteTable(listeners, known_listeners, known_upstreams, self._findings)
+        http = {name: options for name, options in listeners.items() if options.tcp is None}
+        table = RouteTable(http, known_listeners, listeners.keys() - http.keys(), known_upstreams, self._findings)
         found = [self._route(table, index, value) for index, value in enumerate(self._route_list())]
-        self._report_unused(table, known_listeners, known_upstreams)
+        self._report_unused(table, listeners, known_upstreams)
         return tuple(route for route in found if route is not None)
 
     def _route_list(self) -> list[Any]:
@@ -178,15 +183,21 @@ class _Loading:
 
     # What concerns several parts.
 
-    def _report_unused(self, table: RouteTable, listeners: list[str], upstreams: list[str]) -> None:
-        if not self._route_list():
+    def _report_unused(self, table: RouteTable, listeners: Mapping[str, ListenerOptions], upstreams: list[str]) -> None:
+        carriers = [options.tcp for options in listeners.values() if options.tcp is not None]
+        if not self._route_list() and len(carriers) < len(listeners):
             self._findings.warning(("routes",), "there are no routes", "every request is answered with 404")
             return
+        if self._route_list() and listeners and len(carriers) == len(listeners):
+            self._findings.warning(("routes",), "no listener speaks HTTP, so no request comes", at_key=True)
+        used = table.used_upstreams.union(*(carrier.to or () for carrier in carriers))
         for name in upstreams:
-            if name not in table.used_upstreams:
-                self._findings.warning(("upstreams", name), f"no route uses the upstream '{name}'", at_key=True)
-        for name in listeners:
-            if name not in table.used_listeners:
+            if name not in used:
+                users = "no route or listener" if carriers else "no route"
+                self._findings.warning(("upstreams", name), f"{users} uses the upstream '{name}'", at_key=True)
+        for name in _names(self._document.values.get("listeners")):
+            is_http = name not in listeners or listeners[name].tcp is None
+            if is_http and name not in table.used_listeners:
                 message = f"no route is on the listener '{name}'"
                 self._findings.warning(("listeners", name), message, "its requests get 404", at_key=True)
 

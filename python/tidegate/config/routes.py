@@ -24,12 +24,14 @@ class RouteTable:
         self,
         listeners: Mapping[str, ListenerOptions],
         known_listeners: Iterable[str],
+        tcp_listeners: Iterable[str],
         known_upstreams: Iterable[str],
         findings: Findings,
     ) -> None:
-        """`listeners` are the good ones; the known ones include those with errors, which may be referred to."""
+        """`listeners` are the good ones for HTTP; the known ones include all that may be referred to, errors or not."""
         self._listeners = listeners
         self._known_listeners = list(known_listeners)
+        self._tcp_listeners = set(tcp_listeners)
         self._known_upstreams = list(known_upstreams)
         self._findings = findings
         self._plain: dict[str, WebSocket] = {}
@@ -73,6 +75,9 @@ class RouteTable:
             at = (*path, "listeners", index)
             if name in names[:index]:
                 self._findings.error(at, f"the listener '{name}' is given twice")
+            elif name in self._tcp_listeners:
+                message = f"the listener '{name}' carries TCP, and routes are for HTTP"
+                self._findings.error(at, message, "leave it out")
             elif name not in self._known_listeners and not self._findings.explained(at):
                 hint = suggestion(name, self._known_listeners) or _known(self._known_listeners, "listeners")
                 self._findings.error(at, f"there is no listener '{name}'", hint)

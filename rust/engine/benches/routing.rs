@@ -12,8 +12,8 @@ use std::time::Instant;
 use tidegate_engine::http::Fields;
 use tidegate_engine::route::{Request, RouteTable, clean};
 use tidegate_engine::snapshot::{
-    Action, Drain, FORMAT, HostMatch, Listener, ListenerLimits, Match, NamedTest, OnChange, PathMatch, Place, Respond,
-    Route, RouteListener, Snapshot, ValueTest,
+    Access, Action, Drain, FORMAT, HostMatch, Listener, ListenerLimits, Match, NamedTest, OnChange, PathMatch, Place,
+    Respond, Route, RouteListener, Snapshot, ValueTest,
 };
 
 const REQUESTS: usize = 10_000;
@@ -138,6 +138,8 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
         binds: vec![],
         tls: None,
         proxy_protocol: vec![],
+        access: Access { allow: None, deny: vec![] },
+        tcp: None,
         trusted_proxies: vec![],
         limits: ListenerLimits { connections: None, headers: 32768, tls_handshakes: 1 },
         head_timeout: 1,

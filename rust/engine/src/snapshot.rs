@@ -49,6 +49,9 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Sources that must begin with a PROXY protocol header; from others a header is a bad request. Empty: off.
     pub proxy_protocol: Vec<IpNet>,
+    pub access: Access,
+    /// `null`: HTTP is spoken.
+    pub tcp: Option<Tcp>,
     /// Whose `Forwarded` and `X-Forwarded-*` headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     pub limits: ListenerLimits,
@@ -62,6 +65,49 @@ pub struct Listener {
     pub tls_timeout: u64,
     /// How much of that a TLS handshake may wait for its turn.
     pub tls_queue: u64,
+}
+
+/// Which clients may connect. The longest network with the client's address decides.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Access {
+    /// `null`: everybody who is not in `deny`.
+    pub allow: Option<Vec<IpNet>>,
+    pub deny: Vec<IpNet>,
+}
+
+/// What becomes of the connections of a TCP listener.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Tcp {
+    pub target: TcpTarget,
+    /// How long nothing may pass; `null` is never too long.
+    pub idle: Option<u64>,
+    /// `null` is never.
+    pub max_lifetime: Option<u64>,
+    /// From the client's connection to the upstream's, over all tries.
+    pub connect_timeout: u64,
+    /// Endpoints tried at most; `null` is each once.
+    pub attempts: Option<u32>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum TcpTarget {
+    /// At least one; weights add up to more than 0.
+    To(Vec<Share>),
+    /// Every byte comes back.
+    Echo,
+}
+
+impl TcpTarget {
+    /// All shares of upstreams.
+    pub fn shares(&self) -> &[Share] {
+        match self {
+            Self::To(shares) => shares,
+            Self::Echo => &[],
+        }
+    }
 }
 
 /// A socket to listen on.

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from tidegate.config.options.tcp import TcpOptions
 from tidegate.config.options.values import (
     BindValue,
     Duration,
@@ -23,7 +24,7 @@ from tidegate.config.options.values import (
 )
 from tidegate.config.options.websocket import WebSocketOptions
 
-__all__ = ["CertificateOptions", "ListenerOptions", "TlsOptions", "TlsRuleOptions"]
+__all__ = ["AccessOptions", "CertificateOptions", "ListenerOptions", "TlsOptions", "TlsRuleOptions"]
 
 TlsVersion = Literal["1.2", "1.3"]
 ClientAuth = Literal["off", "request", "require"]
@@ -63,6 +64,21 @@ class ProxyProtocolOptions(Options):
     from_: Annotated[tuple[NetworkValue, ...], items(at_least=1)] = Field(
         alias="from", description="Sources that must begin with a PROXY header; from others one is a bad request."
     )
+
+
+class AccessOptions(Options):
+    """Which clients may connect. The longest network that has a client's address decides."""
+
+    allow: Annotated[tuple[NetworkValue, ...], items()] | None = Field(
+        None, description="Who may; everybody who is not in `deny` when left out."
+    )
+    deny: Annotated[tuple[NetworkValue, ...], items()] = Field((), description="Who may not.")
+
+    @model_validator(mode="after")
+    def _not_both(self) -> "AccessOptions":
+        if both := [network for network in self.deny if network in (self.allow or ())]:
+            raise fault(f"'{both[0]}' is both allowed and denied")
+        return self
 
 
 class ListenerLimitsOptions(Options):
@@ -108,6 +124,8 @@ class ListenerOptions(Options):
         ("h1",), description="The HTTP versions that are offered."
     )
     websocket: WebSocketOptions = Field(WebSocketOptions(), description="For the routes of this listener.")
+    tcp: TcpOptions | None = Field(None, description="Carry TCP; HTTP when left out.")
+    access: AccessOptions = Field(AccessOptions(), description="Which clients may connect, by address.")
     proxy_protocol: ProxyProtocolOptions | None = Field(None, description="Read PROXY headers; off when left out.")
     trusted_proxies: Annotated[tuple[NetworkValue, ...], items()] = Field(
         (), description="Whose `Forwarded` and `X-Forwarded-*` headers are believed."

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from tidegate.config.options.split import Split
 from tidegate.config.options.values import (
     Flag,
     HeaderName,
@@ -184,14 +185,6 @@ class RespondOptions(Options):
     content_type: HeaderValue = Field("text/plain; charset=utf-8", description="Its `Content-Type`.")
 
 
-def _split(value: object) -> object:
-    if isinstance(value, str):
-        return {str(value): 1}
-    if isinstance(value, dict) and value:
-        return value
-    raise fault(f"expected an upstream's name or a mapping of names to weights, found {show(value)}")
-
-
 class RouteTimeoutsOptions(Options):
     """How long an upstream may take. Neither counts once a WebSocket is open."""
 
@@ -260,10 +253,7 @@ class RouteOptions(Options):
         WordOr({"preserve": "preserve", "upstream": "upstream"}, HostOptions),
     ] = Field("preserve", description="The Host for the upstream: the client's, the endpoint's, or `{set: template}`.")
     headers: HeadersOptions = Field(HeadersOptions(), description="Changes to headers on their way.")
-    to: Annotated[
-        dict[str, Annotated[int, Field(ge=0, le=1_000_000), Number]] | None,
-        BeforeValidator(_split, json_schema_input_type=str | dict[str, int]),
-    ] = Field(None, description="An upstream, or a split by weight: `{chat: 90, chat-canary: 10}`.")
+    to: Split | None = Field(None, description="An upstream, or a split by weight: `{chat: 90, chat-canary: 10}`.")
     redirect: RedirectOptions | None = Field(None, description="Send the client elsewhere.")
     respond: Annotated[
         Literal["echo", "ready"] | RespondOptions | None,
@@ -279,10 +269,3 @@ class RouteOptions(Options):
     on_change: Literal["keep", "drain"] = Field(
         "keep", description="What a reload that changes this route does to its live connections."
     )
-
-    @field_validator("to")
-    @classmethod
-    def _some_weight(cls, value: dict[str, int] | None) -> dict[str, int] | None:
-        if value is not None and not any(value.values()):
-            raise fault("the weights add up to 0", "give one upstream a weight above 0")
-        return value

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from tidegate.config.addresses import EXPECTED_ENDPOINT
 from tidegate.config.options.values import (
     CookieName,
     Duration,
@@ -41,7 +42,8 @@ class EndpointOptions(Options):
     """One server behind the gateway."""
 
     url: TargetValue = Field(
-        description="`http://host:port` (80 when left out), `https://host:port` (443) or `unix:/path`."
+        description="`http://host:port` (80 when left out), `https://host:port` (443), `tcp://host:port` or "
+        "`unix:/path`."
     )
     weight: Annotated[int, Field(ge=1, le=1_000_000), Number] = Field(
         1, description="Its share, beside the other endpoints' weights."
@@ -52,8 +54,7 @@ def _endpoint(value: object) -> object:
     if isinstance(value, str):
         return {"url": value}
     if not isinstance(value, dict):
-        expected = "expected http://host:port, https://host:port, unix:/path or a mapping with url and weight"
-        raise fault(f"{expected}, found {show(value)}")
+        raise fault(f"{EXPECTED_ENDPOINT}, or a mapping with url and weight, found {show(value)}")
     return value
 
 
@@ -128,8 +129,8 @@ class UpstreamOptions(Options):
     """A named group of endpoints behind the gateway."""
 
     endpoints: Annotated[tuple[Endpoint, ...], items(at_least=1)] = Field(
-        description="`http://host:port`, `https://host:port`, `unix:/path`, or `{url, weight}`. Names are resolved "
-        "again as they age."
+        description="`http://host:port`, `https://host:port`, `tcp://host:port` (for listeners with `tcp`), "
+        "`unix:/path`, or `{url, weight}`. Names are resolved again as they age."
     )
     protocol: Literal["auto", "h1"] = Field("auto", description="What is spoken to the endpoints; `auto` is h1.")
     balance: Annotated[

@@ -4,9 +4,11 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustix::io::retry_on_intr;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::coop;
@@ -31,6 +33,14 @@ impl Raw {
         match self {
             Self::Tcp(tcp) => tcp.into_std().map(Loose::Tcp),
             Self::Unix(unix) => unix.into_std().map(Loose::Unix),
+        }
+    }
+
+    /// See [`super::Stream::reset_when_dropped`].
+    pub fn reset_when_dropped(&self) {
+        if let Self::Tcp(tcp) = self {
+            // Where it fails, a FIN is all that can be said.
+            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
     }
 }

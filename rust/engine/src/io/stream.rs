@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::io::AsyncWrite;
 
 use super::h2::H2;
@@ -91,9 +90,8 @@ impl Stream {
     /// needs none of this: without a `close_notify` the peer knows. Nor does HTTP/2: a stream that is dropped before its
     /// end is reset.
     pub fn reset_when_dropped(&self) {
-        if let Self::Raw(Raw::Tcp(tcp)) = self {
-            // Where it fails, a FIN is all that can be said.
-            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+        if let Self::Raw(raw) = self {
+            raw.reset_when_dropped();
         }
     }
 

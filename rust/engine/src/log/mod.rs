@@ -10,5 +10,7 @@ mod text;
 mod writer;
 
 pub use self::events::{Event, Events, Level};
-pub use self::record::{Close, Exchange, Kind, Open, Record, Refusal, Request, Traffic, connection_name};
+pub use self::record::{
+    Close, Exchange, Kind, Open, Record, Refusal, Request, TcpClose, TcpOpen, TcpRefusal, Traffic, connection_name,
+};
 pub use self::writer::{Sink, open};

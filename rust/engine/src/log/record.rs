@@ -50,6 +50,9 @@ pub enum Kind<'r> {
     Open(Open<'r>),
     Close(Close<'r>),
     Refusal(Refusal<'r>),
+    TcpOpen(TcpOpen),
+    TcpClose(TcpClose<'r>),
+    TcpRefusal(TcpRefusal<'r>),
 }
 
 /// A plain request was answered.
@@ -114,6 +117,36 @@ pub struct Refusal<'r> {
     pub duration: u64,
 }
 
+/// A TCP connection has an upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpOpen {
+    /// Milliseconds from the client's connection.
+    pub duration: u64,
+}
+
+/// A TCP connection ended.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpClose<'r> {
+    /// The label of [`crate::error::Cause`].
+    pub cause: &'r str,
+    /// From the client, and from the upstream.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Bytes of these that could not be delivered.
+    pub discarded: u64,
+    /// Milliseconds from the opening.
+    pub duration: u64,
+}
+
+/// A connection was ended without a word, because nobody else may or can take it.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpRefusal<'r> {
+    /// The stable id of [`crate::error::Refusal`].
+    pub reason: &'r str,
+    /// Milliseconds from the client's connection.
+    pub duration: u64,
+}
+
 impl Record<'_> {
     /// Appends the line, with its newline.
     pub fn write(&self, format: LogFormat, out: &mut Vec<u8>) {
@@ -171,9 +204,9 @@ impl Kind<'_> {
     fn label(&self) -> &'static str {
         match self {
             Self::Request(_) => "request",
-            Self::Open(_) => "open",
-            Self::Close(_) => "close",
-            Self::Refusal(_) => "refusal",
+            Self::Open(_) | Self::TcpOpen(_) => "open",
+            Self::Close(_) | Self::TcpClose(_) => "close",
+            Self::Refusal(_) | Self::TcpRefusal(_) => "refusal",
         }
     }
 
@@ -183,6 +216,9 @@ impl Kind<'_> {
             Self::Open(open) => open.fields::<L>(out),
             Self::Close(close) => close.fields::<L>(out),
             Self::Refusal(refusal) => refusal.fields::<L>(out),
+            Self::TcpOpen(open) => L::number(out, "duration_ms", open.duration),
+            Self::TcpClose(close) => close.fields::<L>(out),
+            Self::TcpRefusal(refusal) => refusal.fields::<L>(out),
         }
     }
 }
@@ -231,6 +267,25 @@ impl Traffic {
 impl Refusal<'_> {
     fn fields<L: Line>(&self, out: &mut Vec<u8>) {
         L::number(out, "status", self.status.into());
+        L::text(out, "reason", self.reason.as_bytes());
+        L::number(out, "duration_ms", self.duration);
+    }
+}
+
+impl TcpClose<'_> {
+    fn fields<L: Line>(&self, out: &mut Vec<u8>) {
+        L::text(out, "cause", self.cause.as_bytes());
+        L::number(out, "bytes_in", self.bytes_in);
+        L::number(out, "bytes_out", self.bytes_out);
+        if self.discarded > 0 {
+            L::number(out, "bytes_discarded", self.discarded);
+        }
+        L::number(out, "duration_ms", self.duration);
+    }
+}
+
+impl TcpRefusal<'_> {
+    fn fields<L: Line>(&self, out: &mut Vec<u8>) {
         L::text(out, "reason", self.reason.as_bytes());
         L::number(out, "duration_ms", self.duration);
     }
@@ -354,6 +409,16 @@ mod tests {
         let refusal = Refusal { status: 403, reason: "websocket_disabled", duration: 0 };
         let expected = json!({"event": "refusal", "status": 403, "reason": "websocket_disabled", "duration_ms": 0});
         assert_eq!(own(Kind::Refusal(refusal)), expected);
+    }
+
+    #[test]
+    fn a_tcp_connection() {
+        assert_eq!(own(Kind::TcpOpen(TcpOpen { duration: 4 })), json!({"event": "open", "duration_ms": 4}));
+        let close = TcpClose { cause: "idle", bytes_in: 1, bytes_out: 2, discarded: 0, duration: 3 };
+        let expected = json!({"event": "close", "cause": "idle", "bytes_in": 1, "bytes_out": 2, "duration_ms": 3});
+        assert_eq!(own(Kind::TcpClose(close)), expected);
+        let refusal = Kind::TcpRefusal(TcpRefusal { reason: "connect_failed", duration: 5 });
+        assert_eq!(own(refusal), json!({"event": "refusal", "reason": "connect_failed", "duration_ms": 5}));
     }
 
     #[test]

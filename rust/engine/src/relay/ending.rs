@@ -72,7 +72,7 @@ impl Relay {
         for role in Role::BOTH {
             let side = self.side(role);
             side.due = None;
-            side.fail();
+            side.line.fail();
             side.heard = Heard::Done;
         }
         self.wake();
@@ -213,11 +213,11 @@ impl Relay {
             Heard::Done => true,
             // The client answered our Close: now the upstream may hear of the end.
             Heard::Close => sender.close_told.is_some(),
-            Heard::Ignored => sender.broken,
+            Heard::Ignored => sender.line.broken,
             // Even one that cannot be written to may have left its last words to be read.
             Heard::Open => false,
         };
-        if opaque || !gone || receiver.told != Told::Open || receiver.due.is_some() || receiver.broken {
+        if opaque || !gone || receiver.told != Told::Open || receiver.due.is_some() || receiver.line.broken {
             return false;
         }
         match last_words(cause, from, receiver, &settings) {
@@ -239,8 +239,8 @@ impl Relay {
         let timeout = self.settings.close_timeout;
         let other_done = self.side(role.other()).heard == Heard::Done;
         let side = self.side(role);
-        if side.shut || side.broken || side.has_unsent() || side.due.is_some() {
-            return side.broken && side.give_up_reading(now);
+        if side.shut || side.line.broken || side.line.has_unsent() || side.due.is_some() {
+            return side.line.broken && side.give_up_reading(now);
         }
         let ready = match side.told {
             Told::Fin => true,
@@ -256,7 +256,10 @@ impl Relay {
             Told::Open => side.heard == Heard::Done && (side.lost || other_done),
         };
         let has_ended = side.heard == Heard::Done;
-        if !ready || (if has_ended { side.stream.poll_close(cx) } else { side.stream.poll_shutdown(cx) }).is_pending() {
+        if !ready
+            || (if has_ended { side.line.stream.poll_close(cx) } else { side.line.stream.poll_shutdown(cx) })
+                .is_pending()
+        {
             return false;
         }
         side.told = Told::Fin;
@@ -275,13 +278,13 @@ impl Relay {
                 continue;
             }
             if stuck {
-                side.fail();
+                side.line.fail();
             }
             (side.deadline, side.due) = (None, None);
-            if side.has_unsent() || (side.told == Told::Fin && !side.shut) {
-                side.fail();
+            if side.line.has_unsent() || (side.told == Told::Fin && !side.shut) {
+                side.line.fail();
             }
-            if side.told != Told::Open || side.broken {
+            if side.told != Told::Open || side.line.broken {
                 side.heard = Heard::Done;
             }
             self.cause.get_or_insert(if role == Role::Client { Cause::ClientLost } else { Cause::UpstreamLost });
@@ -317,11 +320,11 @@ impl Side {
     fn say_close(&mut self, role: Role, due: &Due) {
         let mask = (role == Role::Upstream).then(random::bytes);
         match (due.code, due.retry) {
-            (None, _) => ws::frame::write_empty_close(self.outbox.tail(), mask),
-            (Some(code), None) => ws::frame::write_close(self.outbox.tail(), mask, code, &due.reason),
+            (None, _) => ws::frame::write_empty_close(self.line.outbox.tail(), mask),
+            (Some(code), None) => ws::frame::write_close(self.line.outbox.tail(), mask, code, &due.reason),
             (Some(code), Some(seconds)) => {
                 let reason = format!("{}; retry={seconds}s", due.reason);
-                ws::frame::write_close(self.outbox.tail(), mask, code, &reason);
+                ws::frame::write_close(self.line.outbox.tail(), mask, code, &reason);
             }
         }
         self.close_told = Some(due.code);
@@ -335,7 +338,7 @@ impl Side {
 
     /// The close handshake's time starts when the Close has left the queue.
     fn note_close_gone(&mut self, now: Millis, timeout: Millis) -> bool {
-        if self.told != Told::Close || self.close_gone || self.has_unsent() {
+        if self.told != Told::Close || self.close_gone || self.line.has_unsent() {
             return false;
         }
         self.close_gone = true;

@@ -17,10 +17,12 @@
 //! [`Relay::next_deadline`] has come. The hot path only ever moves deadlines later, so nothing is re-armed there.
 
 mod ending;
+mod line;
 mod metrics;
 mod opaque;
 mod outbox;
 mod pinging;
+mod pipe;
 mod side;
 
 use std::cell::RefCell;
@@ -32,6 +34,7 @@ use std::task::{Context, Poll, Waker};
 
 pub use self::ending::Order;
 pub use self::metrics::RelayMetrics;
+pub use self::pipe::{Limits, Pipe, Piping};
 pub use self::side::Role;
 use self::side::{Heard, Ping, Side, Told};
 use crate::error::Cause;
@@ -194,7 +197,7 @@ impl Relay {
         loop {
             self.pump(cx, Role::Client, scratch);
             self.pump(cx, Role::Upstream, scratch);
-            if self.cause.is_none() && !self.client.broken && !self.upstream.broken {
+            if self.cause.is_none() && !self.client.line.broken && !self.upstream.line.broken {
                 return Poll::Pending;
             }
             if !self.settle(cx) {
@@ -217,12 +220,12 @@ impl Relay {
     fn pump(&mut self, cx: &mut Context<'_>, from: Role, scratch: &mut [u8]) {
         for _ in 0..READS_IN_A_ROW {
             let (sender, receiver) = self.direction(from);
-            if !receiver.flush(cx) {
-                return sender.stream.take_in(cx);
+            if !receiver.line.flush(cx) {
+                return sender.line.stream.take_in(cx);
             }
             if receiver.due.is_some() || receiver.ping == Ping::Due {
                 self.speak(from.other());
-                if !self.side(from.other()).flush(cx) {
+                if !self.side(from.other()).line.flush(cx) {
                     return;
                 }
             } else if sender.heard == Heard::Done {
@@ -244,7 +247,8 @@ impl Relay {
         if held > 0 {
             scratch[..held].copy_from_slice(&sender.partial);
         }
-        match std::task::ready!(sender.stream.poll_read_watched(cx, &mut scratch[held..], &mut sender.watch)) {
+        match std::task::ready!(sender.line.stream.poll_read_watched(cx, &mut scratch[held..], &mut sender.line.watch))
+        {
             Ok(0) | Err(_) => self.ended(from),
             Ok(read) => {
                 sender.partial.clear();
@@ -323,7 +327,7 @@ impl Relay {
     fn pass(&mut self, cx: &mut Context<'_>, from: Role, bytes: &[u8]) {
         let (sender, receiver) = self.direction(from);
         if receiver.told == Told::Open {
-            receiver.send(cx, bytes);
+            receiver.line.send(cx, bytes);
         } else {
             sender.discarded += bytes.len() as u64;
         }

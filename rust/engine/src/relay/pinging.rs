@@ -84,7 +84,7 @@ impl Relay {
     fn on_ping_time(&mut self, role: Role, now: Millis) {
         let Some(&rule) = self.pings(role) else { return };
         // While the other side takes nothing we do not read this one, so its silence proves nothing.
-        let reading = !self.seen(role.other()).has_unsent();
+        let reading = !self.seen(role.other()).line.has_unsent();
         let side = self.side(role);
         match side.ping {
             // Not only later: the clock is coarse, and a near peer answers within the same millisecond.
@@ -115,7 +115,7 @@ impl Relay {
         // Never 0, which stands for a foreign Ping; and not to be guessed, or a Pong could come before its Ping.
         let token = u64::from_ne_bytes(random::bytes()) | 1;
         let mask = (to == Role::Upstream).then(random::bytes);
-        ws::frame::write_ping(receiver.outbox.tail(), mask, &token.to_be_bytes());
+        ws::frame::write_ping(receiver.line.outbox.tail(), mask, &token.to_be_bytes());
         receiver.ping = Ping::Sent { token, at: clock::now() };
         self.hurried = true;
     }

@@ -1,12 +1,10 @@
 //! One side of a relay: its stream, what it has said, and what it has been told.
 
 use std::borrow::Cow;
-use std::io;
-use std::task::{Context, Poll};
 
-use super::outbox::Outbox;
+use super::line::Line;
+use crate::io::Stream;
 use crate::io::clock::Millis;
-use crate::io::{Stream, Watch};
 use crate::ws::{Observer, Stop};
 
 /// Which side.
@@ -85,13 +83,11 @@ pub enum Ping {
 
 #[derive(Debug)]
 pub struct Side {
-    pub stream: Stream,
-    pub watch: Watch,
+    pub line: Line,
     /// Checks what this side sends.
     pub observer: Observer,
     /// The head of a frame, or a control frame, of which this side has sent a part only.
     pub partial: Vec<u8>,
-    pub outbox: Outbox,
     pub heard: Heard,
     pub told: Told,
     /// The Close it sent: `Some(None)` is one without a code.
@@ -106,12 +102,8 @@ pub struct Side {
     pub foreign_ping: bool,
     /// Its stream ended without a Close, or failed.
     pub lost: bool,
-    /// Nothing can be written any more.
-    pub broken: bool,
     /// FIN has gone out.
     pub shut: bool,
-    /// A TLS session may hold bytes that were written.
-    unflushed: bool,
     pub last_heard: Millis,
     /// Once it is being closed: when we stop waiting for its next step.
     pub deadline: Option<Millis>,
@@ -124,11 +116,9 @@ pub struct Side {
 impl Side {
     pub fn new(stream: Stream, observer: Observer, now: Millis) -> Self {
         Self {
-            stream,
-            watch: Watch::default(),
+            line: Line::new(stream),
             observer,
             partial: Vec::new(),
-            outbox: Outbox::default(),
             heard: Heard::Open,
             told: Told::Open,
             close_heard: None,
@@ -138,68 +128,12 @@ impl Side {
             ping: Ping::None,
             foreign_ping: false,
             lost: false,
-            broken: false,
             shut: false,
-            unflushed: false,
             last_heard: now,
             deadline: None,
             close_gone: false,
             discarded: 0,
         }
-    }
-
-    /// Writes `bytes` at once as far as the socket takes them, and keeps the rest.
-    pub fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
-        if self.broken || bytes.is_empty() {
-            return;
-        }
-        let mut rest = bytes;
-        if self.outbox.is_empty() {
-            match self.stream.poll_write(cx, bytes) {
-                Poll::Ready(Ok(written)) => rest = &bytes[written..],
-                Poll::Ready(Err(_)) => return self.fail(),
-                Poll::Pending => {}
-            }
-            self.unflushed = matches!(self.stream, Stream::Tls(_));
-        }
-        if !rest.is_empty() {
-            self.outbox.push(rest);
-        }
-    }
-
-    /// Pushes out what is kept. True when nothing is left, so that more may be read for this side.
-    #[inline]
-    pub fn flush(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.has_unsent() {
-            return true;
-        }
-        let had = !self.outbox.is_empty();
-        match self.poll_flush(cx, had) {
-            Poll::Ready(Ok(())) => true,
-            Poll::Ready(Err(_)) => {
-                self.fail();
-                true
-            }
-            Poll::Pending => false,
-        }
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>, had: bool) -> Poll<io::Result<()>> {
-        if had {
-            std::task::ready!(self.outbox.poll_flush(cx, &mut self.stream))?;
-            self.unflushed = matches!(self.stream, Stream::Tls(_));
-        }
-        if self.unflushed {
-            std::task::ready!(self.stream.poll_flush(cx))?;
-            self.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Nothing can be written to it any more. What it said before may still be there to be read, a Close perhaps.
-    pub fn fail(&mut self) {
-        self.broken = true;
-        self.outbox.discard();
     }
 
     /// Its stream ended.
@@ -208,13 +142,8 @@ impl Side {
         self.heard = Heard::Done;
     }
 
-    /// Whether bytes are still on their way to it.
-    pub fn has_unsent(&self) -> bool {
-        !self.broken && (!self.outbox.is_empty() || self.unflushed)
-    }
-
     /// Whether this side needs nothing more from us.
     pub fn is_finished(&self) -> bool {
-        self.heard == Heard::Done && (self.shut || self.broken)
+        self.heard == Heard::Done && (self.shut || self.line.broken)
     }
 }

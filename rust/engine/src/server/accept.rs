@@ -10,12 +10,14 @@ use std::time::Duration;
 use rustls::HandshakeKind;
 use tokio::time::timeout;
 
+use super::access;
 use super::connection;
 use super::handshakes;
 use super::listening::{ListenSocket, Listening, Occupancy};
 use super::permit::Permit;
 use super::session::{Session, TlsFacts};
 use super::state::State;
+use super::tcp;
 use super::worker::{Command, Worker};
 use crate::io::proxy_protocol::{self, ParsedProxy, ProxyHeader};
 use crate::io::{Raw, Stream, room, tls};
@@ -133,23 +135,18 @@ pub async fn establish(worker: &Rc<Worker>, accepted: Accepted) -> Option<Sessio
     let listener = state.listener(&accepted.permit.listening.key)?;
     let settings = &state.snapshot.listeners[listener];
     worker.tallies.accepted(&settings.name);
-    if settings.tls.is_none() && settings.proxy_protocol.is_empty() {
-        let Accepted { raw, peer, permit } = accepted;
-        return Some(Session::new(Stream::Raw(raw), Vec::new(), peer, None, permit, worker.shared.serial()));
-    }
-    // In a box, because it is some KiB, which a connection would otherwise have room for until its end.
-    let handshake = Box::pin(establish_on(worker, &state, listener, accepted));
-    match timeout(Duration::from_millis(settings.tls_timeout), handshake).await {
-        Ok(Ok(session)) => Some(session),
-        Ok(Err(reason)) => {
-            worker.tallies.not_established(&settings.name, reason);
-            None
-        }
-        Err(_) => {
-            worker.tallies.not_established(&settings.name, "timeout");
-            None
-        }
-    }
+    let established = if settings.tls.is_none() && settings.proxy_protocol.is_empty() {
+        let (Accepted { raw, peer, permit }, id) = (accepted, worker.shared.serial());
+        admit(&state, listener, id, peer, &raw)
+            .map(|()| Session::new(Stream::Raw(raw), Vec::new(), peer, None, permit, id))
+    } else {
+        // In a box, because it is some KiB, which a connection would otherwise have room for until its end.
+        let handshake = Box::pin(establish_on(worker, &state, listener, accepted));
+        timeout(Duration::from_millis(settings.tls_timeout), handshake).await.unwrap_or(Err("timeout"))
+    };
+    let mut session = established.inspect_err(|reason| worker.tallies.not_established(&settings.name, reason)).ok()?;
+    session.is_tcp = settings.tcp.is_some();
+    Some(session)
 }
 
 async fn establish_on(
@@ -166,6 +163,7 @@ async fn establish_on(
         peer = read_proxy_header(&mut raw, &mut early).await?.or(peer);
     }
     let id = worker.shared.serial();
+    admit(state, listener, id, peer, &raw)?;
     match &state.listeners[listener].tls {
         None => Ok(Session::new(Stream::Raw(raw), early, peer, None, permit, id)),
         Some(server) => {
@@ -187,6 +185,17 @@ async fn establish_on(
             Ok(Session::new(Stream::Tls(Box::new(stream)), Vec::new(), peer, Some(facts), permit, id))
         }
     }
+}
+
+/// Whether a client may connect. One that may not is reset: nothing is said to it.
+fn admit(state: &State, listener: usize, id: u64, peer: Option<SocketAddr>, raw: &Raw) -> Result<(), &'static str> {
+    let client = peer.map(|peer| peer.ip());
+    if access::admits(&state.snapshot.listeners[listener].access, client) {
+        return Ok(());
+    }
+    tcp::log_denied(state, listener, id, client);
+    raw.reset_when_dropped();
+    Err("access_denied")
 }
 
 /// Reads the PROXY header; what came behind it stays in `early`. None where the proxy speaks for itself.

@@ -1,7 +1,7 @@
 //! The life of one connection, in order. Read this first.
 //!
 //! ```text
-//! accept ─ PROXY header ─ TLS ─▶ session
+//! accept ─ PROXY header ─ access ─ TLS ─▶ session ─▶ TCP: `tcp`
 //!   └─▶ head ─▶ route ─▶ handshake check ─▶ plan ─┬─▶ answer of our own
 //!          ▲                                      ├─▶ HTTP: dial or reuse, stream both ways ──┐
 //!          └──────────────── next request ◀───────┴───────────────────────────────────────────┘
@@ -19,7 +19,7 @@ use super::exchange::Exchange;
 use super::plan::{self, Plan};
 use super::session::{NoHead, Session};
 use super::worker::Worker;
-use super::{echo, lifecycle, proxy, reply, websocket};
+use super::{echo, lifecycle, proxy, reply, tcp, websocket};
 use crate::error::{Refusal, refusal};
 use crate::http::RequestHead;
 
@@ -39,6 +39,9 @@ pub enum Step {
 /// Serves one connection from accept to its end.
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let Some(mut session) = accept::establish(&worker, accepted).await else { return };
+    if session.is_tcp {
+        return tcp::serve(&worker, session).await;
+    }
     loop {
         let step = match session.next_head(&worker).await {
             Ok(head) => serve_request(&worker, &mut session, head).await,

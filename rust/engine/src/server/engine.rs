@@ -13,6 +13,7 @@ use super::drain::Pace;
 use super::listening::{BindKey, ListenSocket};
 use super::shared::Shared;
 use super::state::{Secrets, State, bind_keys};
+use super::tcp;
 use super::worker::{self, Command, WorkerHandle};
 use crate::error::{Cause, Fault};
 use crate::log::Level;
@@ -172,7 +173,7 @@ impl Engine {
         }
     }
 
-    /// The live WebSockets.
+    /// The live WebSockets and TCP connections.
     pub fn connections(&self) -> Value {
         let (answer, answers) = mpsc::channel();
         self.tell_all(|| Command::Describe(answer.clone()));
@@ -184,7 +185,7 @@ impl Engine {
         Value::Array(all)
     }
 
-    /// Closes one WebSocket; false when there is none of that id.
+    /// Closes one WebSocket or TCP connection; false when there is none of that id.
     pub fn close(&self, id: &str, code: u16, reason: &str) -> bool {
         let Ok(id) = u64::from_str_radix(id, 16) else { return false };
         let order = Order {
@@ -227,6 +228,8 @@ impl Engine {
         let patience = rest - LAST_WORDS.min(rest / 4);
         let pace = Pace::new(count, window.min(patience), patience, Cause::Drain);
         self.tell_all(|| Command::Drain(pace));
+        let pace = tcp::Pace::last(self.shared.pipes.load(Relaxed), window, patience);
+        self.tell_all(|| Command::DrainPipes(pace));
         if !self.shared.wait_empty(Duration::from_millis(rest)) {
             let left = self.shared.connections.load(Relaxed);
             self.shared.say(Level::Warning, "drain", format!("cutting {left} connections that did not end in time"));

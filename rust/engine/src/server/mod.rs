@@ -1,6 +1,7 @@
 //! Listeners, workers, and the story of a connection: begin with [`connection`].
 
 mod accept;
+mod access;
 mod alarm;
 mod answer;
 mod answering;
@@ -25,6 +26,7 @@ mod session;
 mod shared;
 mod state;
 mod tally;
+mod tcp;
 mod timers;
 mod tries;
 mod websocket;

@@ -42,6 +42,8 @@ pub struct Session {
     pub presence: Presence,
     /// For whatever its task waits for.
     pub alarm: Alarm,
+    /// It carries no HTTP: its listener is a TCP listener.
+    pub is_tcp: bool,
     leaving: GateWatch,
     scan: Scan,
     requests: u64,
@@ -72,7 +74,8 @@ impl Session {
         id: u64,
     ) -> Self {
         let (presence, alarm, leaving) = (Presence::default(), Alarm::default(), GateWatch::default());
-        Self { stream, buffer, peer, tls, permit, id, presence, alarm, leaving, scan: Scan::new(), requests: 0 }
+        let (is_tcp, scan, requests) = (false, Scan::new(), 0);
+        Self { stream, buffer, peer, tls, permit, id, presence, alarm, is_tcp, leaving, scan, requests }
     }
 
     /// Waits for the next request and reads its head.

@@ -19,6 +19,8 @@ pub struct Shared {
     pub connections: AtomicUsize,
     /// WebSockets that are live.
     pub websockets: AtomicUsize,
+    /// TCP connections that are live.
+    pub pipes: AtomicUsize,
     /// From the first moment of a drain.
     pub draining: AtomicBool,
     /// Tasks that panicked.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::handshakes::Slots;
 use super::listening::{BindKey, Occupancy};
+use super::tcp;
 use crate::balance::Split;
 use crate::error::Fault;
 use crate::log;
@@ -36,6 +37,8 @@ pub struct State {
 pub struct ListenerState {
     pub name: Arc<str>,
     pub tls: Option<ServerTls>,
+    /// None on listeners that speak HTTP.
+    pub tcp: Option<tcp::Plan>,
     pub occupancy: Arc<Occupancy>,
     pub slots: Arc<Slots>,
 }
@@ -141,6 +144,12 @@ fn shape_faults(snapshot: &Snapshot) -> Vec<Fault> {
             faults.push(Fault::new(format!("/routes/{index}/action/forward/to"), "no such upstream"));
         }
     }
+    for (index, listener) in snapshot.listeners.iter().enumerate() {
+        let shares = listener.tcp.as_ref().map_or(&[][..], |tcp| tcp.target.shares());
+        if shares.iter().any(|share| share.upstream >= snapshot.upstreams.len()) {
+            faults.push(Fault::new(format!("/listeners/{index}/tcp"), "no such upstream"));
+        }
+    }
     for (index, upstream) in snapshot.upstreams.iter().enumerate() {
         if upstream.tls.is_none() && upstream.endpoints.iter().any(|endpoint| endpoint.tls.is_some()) {
             faults.push(Fault::new(format!("/upstreams/{index}"), "an endpoint wants TLS, and there is none"));
@@ -177,18 +186,24 @@ fn build_listeners(
     let build = |(index, listener): (usize, &snapshot::Listener)| {
         let old = previous.and_then(|state| state.listeners.iter().find(|old| *old.name == *listener.name));
         let (pointer, before) = (format!("/listeners/{index}/tls"), old.and_then(|old| old.tls.as_ref()));
-        let tls = listener.tls.as_ref().map(|tls| tls::build(tls, secrets, &pointer, &[b"http/1.1"], before));
+        let tls = listener.tls.as_ref().map(|tls| tls::build(tls, secrets, &pointer, alpn(listener), before));
         let tls = tls.transpose().unwrap_or_else(|more| {
             faults.extend(more);
             None
         });
+        let tcp = listener.tcp.as_ref().map(tcp::Plan::new);
         let occupancy = old.map_or_else(Arc::default, |old| old.occupancy.clone());
         let count = listener.limits.tls_handshakes;
         let slots = old.map(|old| &old.slots).filter(|slots| slots.is_same(count)).cloned();
         let slots = slots.unwrap_or_else(|| Arc::new(Slots::new(count)));
-        ListenerState { name: listener.name.as_str().into(), tls, occupancy, slots }
+        ListenerState { name: listener.name.as_str().into(), tls, tcp, occupancy, slots }
     };
     snapshot.listeners.iter().enumerate().map(build).collect()
+}
+
+/// The protocols that a listener offers by ALPN. Over TCP the gateway knows of none.
+fn alpn(listener: &snapshot::Listener) -> &'static [&'static [u8]] {
+    if listener.tcp.is_some() { &[] } else { &[b"http/1.1"] }
 }
 
 /// The log stays open across reloads that do not change it.

@@ -25,10 +25,7 @@ fn key(exchange: &Exchange, by: &HashKey) -> Option<u64> {
     let head = &exchange.head;
     let hash_of = |value: &[u8]| (!value.is_empty()).then(|| hash(value));
     match by {
-        HashKey::ClientIp => exchange.client.map(|client| match client {
-            IpAddr::V4(address) => hash(&address.octets()),
-            IpAddr::V6(address) => hash(&address.octets()),
-        }),
+        HashKey::ClientIp => exchange.client.map(address_key),
         HashKey::Header(name) => head.fields.first(name).and_then(hash_of),
         HashKey::Cookie(name) => cookie(&head.fields, name).and_then(hash_of),
         HashKey::Query(name) => {
@@ -36,6 +33,14 @@ fn key(exchange: &Exchange, by: &HashKey) -> Option<u64> {
             let found = parameters.find(|(found, _)| **found == *name.as_bytes());
             found.and_then(|(_, value)| hash_of(&value))
         }
+    }
+}
+
+/// What a hash by the client's address goes by.
+pub fn address_key(client: IpAddr) -> u64 {
+    match client {
+        IpAddr::V4(address) => hash(&address.octets()),
+        IpAddr::V6(address) => hash(&address.octets()),
     }
 }
 

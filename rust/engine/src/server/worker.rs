@@ -18,6 +18,7 @@ use super::listening::ListenSocket;
 use super::permit::Permit;
 use super::shared::Shared;
 use super::tally::Tallies;
+use super::tcp::{self, Pipes};
 use crate::error::Cause;
 use crate::io::Loose;
 use crate::metrics::Metrics;
@@ -38,9 +39,11 @@ pub enum Command {
     Reconcile,
     /// Close all WebSockets at this pace.
     Drain(Pace),
-    /// Close one WebSocket; answers whether it was here.
+    /// End all TCP connections at this pace.
+    DrainPipes(tcp::Pace),
+    /// Close one WebSocket, or TCP connection; answers whether it was here.
     Close(u64, Order, std::sync::mpsc::Sender<bool>),
-    /// Describe the live WebSockets.
+    /// Describe the live WebSockets and TCP connections.
     Describe(std::sync::mpsc::Sender<Vec<Value>>),
     /// End everything that is left.
     Cut,
@@ -65,6 +68,7 @@ pub struct Worker {
     pub peers: Arc<Vec<WorkerHandle>>,
     pub load: Arc<AtomicUsize>,
     pub leases: Leases,
+    pub pipes: Pipes,
     pub pools: Pools,
     pub tallies: Tallies,
     /// Of TLS handshakes.
@@ -80,15 +84,16 @@ pub fn run(index: usize, shared: Arc<Shared>, peers: Arc<Vec<WorkerHandle>>, com
         }
     };
     let (metrics, load) = (peers[index].metrics.clone(), peers[index].load.clone());
-    let tallies = Tallies::new(metrics);
+    let (tallies, pipes) = (Tallies::new(metrics.clone()), Pipes::new(metrics));
     let (leases, pools, turns) = (Leases::default(), Pools::default(), Turns::default());
-    let worker = Rc::new(Worker { shared, peers, load, leases, pools, tallies, turns });
+    let worker = Rc::new(Worker { shared, peers, load, leases, pipes, pools, tallies, turns });
     serve(&runtime, &worker, commands);
 }
 
 fn serve(runtime: &LocalRuntime, worker: &Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
     runtime.block_on(async {
         tokio::task::spawn_local(keep_time(worker.clone()));
+        tokio::task::spawn_local(keep_pipes_time(worker.clone()));
         tokio::task::spawn_local(sweep(worker.clone()));
         while let Some(command) = commands.recv().await {
             if matches!(command, Command::Stop) {
@@ -103,6 +108,13 @@ async fn keep_time(worker: Rc<Worker>) {
     loop {
         let (when, id) = worker.leases.timers.next().await;
         worker.leases.on_time(when, id);
+    }
+}
+
+async fn keep_pipes_time(worker: Rc<Worker>) {
+    loop {
+        let (when, id) = worker.pipes.timers.next().await;
+        worker.pipes.on_time(when, id);
     }
 }
 
@@ -124,16 +136,21 @@ impl Worker {
                     accept::serve(self, Accepted { raw, peer, permit });
                 }
             }
-            Command::Reconcile => drain::reconcile(self),
+            Command::Reconcile => {
+                drain::reconcile(self);
+                tcp::reconcile(self);
+            }
             Command::Drain(pace) => drain::everything(self, &pace),
+            Command::DrainPipes(pace) => tcp::drain(self, pace),
             Command::Close(id, order, answer) => {
-                let _ = answer.send(self.leases.close(id, &order));
+                let _ = answer.send(self.leases.close(id, &order) || self.pipes.close(id, order.cause));
             }
             Command::Describe(answer) => {
-                let _ = answer.send(self.leases.describe());
+                let _ = answer.send([self.leases.describe(), self.pipes.describe()].concat());
             }
             Command::Cut => {
                 self.leases.cut(Cause::Drain);
+                self.pipes.cut(Cause::Drain);
                 self.pools.clear();
             }
             Command::Stop => {}

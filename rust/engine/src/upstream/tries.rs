@@ -94,6 +94,13 @@ impl Tries {
         }
     }
 
+    /// The endpoint of the last try has taken a connection, and nothing is asked over it that would tell more.
+    pub fn connected(&self) {
+        if let Some(endpoint) = self.endpoint().filter(|_| self.upstream.eject.is_some()) {
+            endpoint.health.answered();
+        }
+    }
+
     /// The endpoint of the last try has failed.
     pub fn failed(&self, why: impl Display, events: &Events) {
         if let Some(endpoint) = self.endpoint() {

@@ -1,0 +1,118 @@
+"""`tcp:` of listeners: where connections go, and what must not stand beside it.
+
+An upstream speaks HTTP or TCP, as its endpoints are written; `unix:` endpoints alone can be either.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from tidegate.config.config import Forward, Listener, Route, Tcp, Upstream
+from tidegate.config.document import KeyPath
+from tidegate.config.faults import Findings, suggestion
+from tidegate.config.options import ListenerOptions
+from tidegate.config.options.upstream import BalanceOptions
+
+__all__ = ["check_kinds", "tcp"]
+
+_HTTP_ONLY: tuple[KeyPath, ...] = (
+    ("http",),
+    ("websocket",),
+    ("trusted_proxies",),
+    ("limits", "body"),
+    ("limits", "headers"),
+    ("timeouts", "head"),
+    ("timeouts", "body"),
+    ("timeouts", "keep_alive"),
+)
+"""Keys of a listener that concern nothing but HTTP."""
+
+Share = tuple[str, KeyPath]
+"""An upstream's name, and where it is written."""
+
+
+def tcp(options: ListenerOptions, path: KeyPath, known_upstreams: Iterable[str], findings: Findings) -> Tcp | None:
+    """What a listener's connections are for; None where it speaks HTTP."""
+    written = options.tcp
+    if written is None:
+        return None
+    _refuse_http_keys(options, path, findings)
+    to = tuple(written.to.items()) if written.to is not None else None
+    found = Tcp(to, written.idle, written.max_lifetime, written.connect_timeout, written.attempts)
+    _check_names(_shares(found, (*path, "tcp"), findings), list(known_upstreams), findings)
+    return found
+
+
+def _refuse_http_keys(options: ListenerOptions, path: KeyPath, findings: Findings) -> None:
+    for key in _HTTP_ONLY:
+        part = getattr(options, str(key[0])) if len(key) > 1 else options
+        if key[0] in options.written and key[-1] in part.written:
+            message = f"'{'.'.join(map(str, key))}' does nothing on a listener with 'tcp'"
+            findings.error((*path, *key), message, "leave it out", at_key=True)
+
+
+def _shares(tcp: Tcp, path: KeyPath, findings: Findings) -> list[Share]:
+    return [(name, share_path(findings, (*path, "to"), name)) for name, _ in tcp.to or ()]
+
+
+def share_path(findings: Findings, path: KeyPath, name: str) -> KeyPath:
+    """Where a share of a split is written: below `path`, unless there is one name alone."""
+    value: object = findings.document.values
+    for step in path:
+        value = value[step] if isinstance(value, dict | list) else None  # type: ignore[index] # the path leads there
+    return (*path, name) if isinstance(value, dict) else path
+
+
+def _check_names(shares: list[Share], known: list[str], findings: Findings) -> None:
+    for name, at in shares:
+        if name not in known and not findings.explained(at):
+            names = f"the upstreams are {', '.join(sorted(known)[:10])}" if known else "the file has no upstreams"
+            hint = suggestion(name, known) or names
+            findings.error(at, f"there is no upstream '{name}'", hint, at_key=at[-1] == name)
+
+
+def check_kinds(
+    listeners: Iterable[Listener], routes: Iterable[Route], upstreams: Iterable[Upstream], findings: Findings
+) -> None:
+    """Whether each upstream speaks what those want who send connections to it."""
+    by_name = {upstream.name: upstream for upstream in upstreams}
+    for upstream in by_name.values():
+        _check_upstream(upstream, findings)
+    for listener in listeners:
+        for name, at in _shares(listener.tcp, (*listener.path, "tcp"), findings) if listener.tcp else ():
+            _check_tcp(listener, by_name.get(name), at, findings)
+    for route, name in _forwards(routes):
+        if (found := by_name.get(name)) and "tcp" in found.kinds:
+            at = share_path(findings, (*route.path, "to"), name)
+            message = f"the upstream '{name}' speaks TCP, and a route needs HTTP"
+            findings.error(at, message, "write its endpoints as http://host:port", at_key=at[-1] == name)
+
+
+def _forwards(routes: Iterable[Route]) -> Iterator[tuple[Route, str]]:
+    for route in routes:
+        if isinstance(route.action, Forward):
+            yield from ((route, name) for name, _ in route.action.to)
+
+
+def _check_upstream(upstream: Upstream, findings: Findings) -> None:
+    if upstream.kinds == {"http", "tcp"}:
+        message = "some endpoints speak HTTP and some TCP: an upstream has one kind"
+        findings.error((*upstream.path, "endpoints"), message, "make two upstreams of it", at_key=True)
+    if upstream.kinds != {"tcp"}:
+        return
+    written: object = findings.document.values["upstreams"][upstream.name]
+    for key in ("protocol", "pool"):
+        if isinstance(written, Mapping) and key in written:
+            message = f"'{key}' does nothing where the endpoints speak TCP"
+            findings.error((*upstream.path, key), message, "leave it out", at_key=True)
+
+
+def _check_tcp(listener: Listener, upstream: Upstream | None, at: KeyPath, findings: Findings) -> None:
+    if upstream is None:
+        return
+    if "http" in upstream.kinds:
+        message = f"the upstream '{upstream.name}' speaks HTTP, and a listener with 'tcp' needs TCP"
+        findings.error(at, message, "write its endpoints as tcp://host:port", at_key=at[-1] == upstream.name)
+    balance = upstream.balance
+    if isinstance(balance, BalanceOptions) and not isinstance(balance.hash, str):
+        what = balance.hash.chosen[0]
+        message = f"the listener '{listener.name}' carries TCP, where there is no {what} to hash by"
+        findings.error((*upstream.path, "balance", "hash"), message, "expected client_ip, or another balance")

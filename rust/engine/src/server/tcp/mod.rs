@@ -1,0 +1,158 @@
+//! TCP: connections that carry no HTTP, from accept to their record.
+//!
+//! ```text
+//! accept ─ PROXY header ─ access ─ TLS ─▶ session ─▶ choose ─ dial ─▶ pipe ─▶ one record
+//! ```
+//!
+//! Nothing is read from the client before there is an upstream for it. A connection that finds none ends with a reset:
+//! there is no other way to tell it.
+
+mod drain;
+mod leases;
+mod lifecycle;
+mod plan;
+mod tally;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+pub use self::drain::{Pace, drain, reconcile};
+pub use self::leases::Pipes;
+pub use self::plan::Plan;
+use self::plan::Target;
+use super::reply::write_log;
+use super::session::Session;
+use super::state::State;
+use super::tries;
+use super::worker::Worker;
+use crate::error::{Refusal, refusal};
+use crate::io::clock::{self, Millis};
+use crate::io::{Raw, Stream, room};
+use crate::log::{self, Kind};
+use crate::snapshot::{self, Retry};
+use crate::upstream::{Again, Permit, Tries};
+
+/// A client's connection that waits for one to an upstream.
+struct Opening {
+    state: Arc<State>,
+    listener: usize,
+    session: Session,
+    started: Millis,
+    /// Index of the upstream that was chosen; none where the gateway itself is the server.
+    upstream: Option<usize>,
+    /// Endpoints tried.
+    attempts: u32,
+}
+
+/// The other end.
+struct Link {
+    stream: Stream,
+    /// None where the gateway itself is the server.
+    endpoint: Option<Permit>,
+}
+
+/// Serves a connection of a TCP listener.
+pub async fn serve(worker: &Rc<Worker>, session: Session) {
+    let Some(mut opening) = Opening::new(worker, session) else { return };
+    match opening.connect(worker).await {
+        Ok(link) => lifecycle::begin(worker, opening, link),
+        Err(refusal) => opening.refuse(worker, &refusal),
+    }
+}
+
+impl Opening {
+    /// None when the listener has gone, or is no TCP listener any more.
+    fn new(worker: &Worker, session: Session) -> Option<Self> {
+        let state = worker.shared.state()?;
+        let listener = state.listener(&session.permit.listening.key)?;
+        state.listeners[listener].tcp.as_ref()?;
+        Some(Self { listener, session, started: clock::now(), upstream: None, attempts: 0, state })
+    }
+
+    /// The settings of its listener.
+    fn settings(&self) -> &snapshot::Tcp {
+        self.state.snapshot.listeners[self.listener].tcp.as_ref().expect("looked at when it began")
+    }
+
+    fn plan(&self) -> &Plan {
+        self.state.listeners[self.listener].tcp.as_ref().expect("looked at when it began")
+    }
+
+    async fn connect(&mut self, worker: &Rc<Worker>) -> Result<Link, Refusal> {
+        match &self.plan().target {
+            Target::Echo => echo(),
+            Target::To(shares) => {
+                self.upstream = Some(shares.choose());
+                self.dial(worker).await
+            }
+        }
+    }
+
+    async fn dial(&mut self, worker: &Rc<Worker>) -> Result<Link, Refusal> {
+        let upstream = &self.state.upstreams[self.upstream.unwrap_or_default()];
+        let rules = Retry { attempts: self.settings().attempts, connect: true, statuses: Vec::new() };
+        let client = self.session.peer.map(|peer| peer.ip());
+        let mut tries = Tries::new(upstream, &rules, client.map(tries::address_key));
+        let patience = Duration::from_millis(self.settings().connect_timeout);
+        let linked = timeout(patience, tries.link(None, &worker.shared.events)).await;
+        let linked = linked.unwrap_or_else(|_| {
+            tries.failed(refusal::CONNECT_TIMEOUT.reason, &worker.shared.events);
+            Err(refusal::CONNECT_TIMEOUT)
+        });
+        if linked.is_ok() {
+            tries.connected();
+        }
+        for _ in tries.again().iter().filter(|again| **again == Again::Connect) {
+            worker.tallies.retried("", &upstream.name, "connect");
+        }
+        self.attempts = tries.made();
+        linked.map(|link| Link { stream: link.stream, endpoint: Some(link.permit) })
+    }
+
+    /// Ends a connection that nobody takes.
+    fn refuse(self, worker: &Worker, refusal: &Refusal) {
+        let listener = &self.state.listeners[self.listener].name;
+        worker.pipes.tallies.refused(listener, refusal.reason);
+        let facts = log::Exchange {
+            connection: self.session.id,
+            listener,
+            client: self.session.peer.map(|peer| peer.ip()),
+            protocol: "tcp",
+            upstream: self.upstream.map(|index| &*self.state.upstreams[index].name),
+            attempts: self.attempts,
+            ..log::Exchange::default()
+        };
+        let record = log::TcpRefusal { reason: refusal.reason, duration: clock::now() - self.started };
+        write_log(&self.state, facts, Kind::TcpRefusal(record));
+        self.session.stream.reset_when_dropped();
+    }
+}
+
+/// A server inside the gateway that sends every byte back. A pipe leads to it like to any other, so that limits and
+/// counters are the real ones.
+fn echo() -> Result<Link, Refusal> {
+    let pair = UnixStream::pair().and_then(|(near, far)| Ok((near, room::claim(far)?)));
+    let (near, mut far) = pair.map_err(|_| refusal::OVERLOAD)?;
+    tokio::task::spawn_local(async move {
+        let (mut reader, mut writer) = far.split();
+        // An end or an error on either side ends both: dropping the socket tells the pipe.
+        let _ = tokio::io::copy(&mut reader, &mut writer).await;
+    });
+    Ok(Link { stream: Stream::Raw(Raw::Unix(near)), endpoint: None })
+}
+
+/// Writes down a client that may not connect.
+pub fn log_denied(state: &State, listener: usize, id: u64, client: Option<std::net::IpAddr>) {
+    let facts = log::Exchange {
+        connection: id,
+        listener: &state.listeners[listener].name,
+        client,
+        protocol: "tcp",
+        ..log::Exchange::default()
+    };
+    write_log(state, facts, Kind::TcpRefusal(log::TcpRefusal { reason: "access_denied", duration: 0 }));
+}
