@@ -63,6 +63,7 @@ conformance: engine-release $(VENV)/.dev ## the Autobahn test suite through the 
 	$(BIN)/python -m tests.conformance $(if $(CASES),--cases "$(CASES)") $(if $(LEGS),--legs "$(LEGS)") $(CONFORMANCE_ARGS)
 
 attacks: engine-release $(VENV)/.dev ## slow clients by the thousand while WebSockets echo; with figures
+	cargo build --quiet --release -p tidegate-bench-load
 	$(BIN)/python -m tests.attacks $(ATTACKS_ARGS)
 
 soak: engine-release $(VENV)/.dev ## SOAK_SECONDS of mixed load, then everything is accounted for

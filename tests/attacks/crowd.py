@@ -6,8 +6,8 @@
     slow_read      a large answer, of which a few bytes are read with each tick
     ranges         requests with hundreds of overlapping ranges, one after another (Apache killer)
 
-As a program, `python -m tests.attacks.crowd KIND PORT COUNT`, it ticks each second until its standard input ends, and
-then prints what became of the connections.
+As a program, `python -m tests.attacks.crowd KIND PORT COUNT RATE`, it opens RATE of them a second and ticks each second
+until its standard input ends, and then prints what became of the connections.
 """
 
 import contextlib
@@ -35,6 +35,9 @@ class Kind:
     window: int | None = None
     """Of the receive buffer."""
 
+
+STEP = 0.02
+"""Seconds between two looks at what is to be done."""
 
 HEAD = b"Host: gateway.test\r\n"
 REQUEST = f"GET {BIG} HTTP/1.1\r\n".encode() + HEAD
@@ -133,14 +136,18 @@ def _chunks(each: socket.socket, most: int) -> Iterator[bytes]:
 
 
 def main() -> None:
-    kind, port, count = sys.argv[1:]
-    crowd = Crowd(KINDS[kind], int(port))
-    crowd.open(int(count))
-    print(json.dumps({"opened": crowd.opened, "refused": crowd.refused}), flush=True)
-    while not select.select([sys.stdin], [], [], 1.0)[0]:
-        crowd.tick()
+    kind, port, count, rate = sys.argv[1:]
+    crowd, began, ticks = Crowd(KINDS[kind], int(port)), time.monotonic(), 0
+    while not select.select([sys.stdin], [], [], STEP)[0]:
+        passed = time.monotonic() - began
+        wanted = min(int(count), int(passed * float(rate)))
+        crowd.open(wanted - crowd.opened - crowd.refused, STEP)
+        if passed > ticks + 1:
+            ticks += 1
+            crowd.tick()
     crowd.reap()
-    print(json.dumps({"ended": crowd.ended, "open": len(crowd.sockets), "answers": crowd.answers}), flush=True)
+    report = {"opened": crowd.opened, "ended": crowd.ended, "open": len(crowd.sockets), "answers": crowd.answers}
+    print(json.dumps(report), flush=True)
 
 
 if __name__ == "__main__":

@@ -93,9 +93,9 @@ pub fn take_tls(arguments: &mut Arguments) -> Outcome<Option<Arc<ClientConfig>>>
 /// What the measured window saw.
 pub struct Report {
     pub operations: usize,
-    seconds: f64,
+    pub seconds: f64,
     /// Nanoseconds, of the operations begun and completed in the window.
-    latencies: Vec<u32>,
+    pub latencies: Vec<u32>,
 }
 
 impl Report {

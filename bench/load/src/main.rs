@@ -12,6 +12,7 @@ mod handshake;
 mod idle;
 mod link;
 mod poll;
+mod probe;
 mod relay;
 mod request;
 mod responder;
@@ -42,8 +43,10 @@ tidegate-load: load, an upstream and a bare relay for benchmarks (IPv4, one thre
   handshake  --target HOST:PORT [--connections 32] [--path /]   connect, upgrade, one echo, Close, end of stream
   request    --target HOST:PORT [--connections 64] [--size 0]   HTTP/1.1 GET on kept connections; 0 is a small answer
   idle       --target HOST:PORT [--connections 10000] [--path /]   open, hold until standard input ends
+  probe      --target HOST:PORT [--connections 40] [--size 128] [--rate 400] [--path /]   so many echoes a second; for
+             each line on standard input, which says for how many seconds, a report of how long they took
 
-All four speak TLS when --ca FILE.PEM names the authority of the server's certificate, which is for localhost.
+All five speak TLS when --ca FILE.PEM names the authority of the server's certificate, which is for localhost.
 echo, handshake and request take --seconds 3, --warm-up 0.5, --host-header TEXT, and --barrier: print an event and wait
 for a line on standard input where the measured time begins and where it ends. Whatever comes back is checked; anything
 unexpected ends the run with exit code 1.
@@ -67,6 +70,7 @@ fn run(arguments: Arguments) -> Outcome<()> {
         "handshake" => handshake::command(arguments),
         "request" => request::command(arguments),
         "idle" => idle::command(arguments),
+        "probe" => probe::command(arguments),
         "help" | "--help" | "-h" => terminal::say(USAGE.trim_end()),
         other => Err(format!("unknown command {other:?}\n\n{USAGE}").into()),
     }

@@ -3,11 +3,12 @@
 use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::thread;
+use std::time::Duration;
 
 use crate::drive::Plan;
 use crate::socket::Dialler;
 use crate::upgrade::Place;
-use crate::{echo, handshake, idle, relay, request, serve, socket};
+use crate::{echo, handshake, idle, probe, relay, request, serve, socket};
 
 fn listener() -> (OwnedFd, SocketAddrV4) {
     let listener = socket::listen("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -55,6 +56,18 @@ fn idle_connections_open() {
     let place = Place { host: "a".into(), path: "/any".into() };
     for target in targets() {
         assert_eq!(idle::open(&mut Dialler::new(target, None), &place, 300).unwrap().len(), 300);
+    }
+}
+
+#[test]
+fn probes_keep_their_pace() {
+    let place = Place { host: "a".into(), path: "/any".into() };
+    for target in targets() {
+        let mut dialler = Dialler::new(target, None);
+        let mut probes: Vec<_> = (0..3).map(|_| probe::open(&mut dialler, &place, 128).unwrap()).collect();
+        let report = probe::run(&mut probes, Duration::from_millis(2), Duration::from_millis(100)).unwrap();
+        assert_eq!(report.operations, 50);
+        assert!(report.seconds >= 0.098, "the last instant is 2 ms before the end");
     }
 }
 
