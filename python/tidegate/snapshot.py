@@ -26,6 +26,7 @@ from tidegate.config.config import (
     WebSocket,
 )
 from tidegate.config.document import Document, KeyPath
+from tidegate.config.options.http import Http2Options
 from tidegate.config.options.listener import AccessOptions
 from tidegate.config.options.route import (
     EditsOptions,
@@ -325,6 +326,8 @@ class _Writer:
         return {
             "name": upstream.name,
             "place": self._place(path),
+            "protocol": upstream.protocol,
+            "http2": _http2(upstream.http2),
             "balance": _balance(upstream.balance),
             "endpoints": [
                 {
@@ -365,6 +368,10 @@ def _access(access: AccessOptions) -> Json:
     }
 
 
+def _http2(http2: Http2Options) -> Json:
+    return {"streams": http2.streams, "window": http2.window, "connection_window": http2.whole_window}
+
+
 def _host(pattern: str) -> Json | str:
     if pattern == "*":
         return "any"
@@ -396,6 +403,7 @@ def _rewrite(rewrite: RewriteOptions) -> Json:
 def _websocket(settings: WebSocket) -> Json:
     return {
         "enabled": settings.enabled,
+        "upstream_protocol": settings.upstream_protocol,
         "frames": settings.frames,
         "deflate": settings.deflate,
         "subprotocols": None if settings.subprotocols is None else list(settings.subprotocols),

@@ -12,6 +12,7 @@ from typing import Literal
 from tidegate.config.addresses import Bind, Network
 from tidegate.config.document import Document, KeyPath
 from tidegate.config.options.gateway import AccessLogOptions, AdminOptions, DrainOptions
+from tidegate.config.options.http import Http2Options
 from tidegate.config.options.listener import AccessOptions, ListenerLimitsOptions, ListenerTimeoutsOptions
 from tidegate.config.options.route import (
     EditsOptions,
@@ -132,6 +133,8 @@ class WebSocket:
     """The WebSocket settings of one route on one listener. Equal ones are one in the snapshot."""
 
     enabled: bool
+    upstream_protocol: Literal["auto", "h1", "h2"] | None
+    """None: what the upstream says."""
     frames: Literal["strict", "opaque"]
     deflate: Literal["pass", "off"]
     subprotocols: tuple[str, ...] | None
@@ -217,6 +220,8 @@ class Upstream:
     name: str
     path: KeyPath
     endpoints: tuple[EndpointOptions, ...]
+    protocol: Literal["auto", "h1", "h2"]
+    http2: Http2Options
     balance: Literal["round_robin", "random", "least_connections", "two_choices"] | BalanceOptions
     eject: EjectOptions | None
     pool: PoolOptions

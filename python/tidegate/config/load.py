@@ -259,6 +259,8 @@ def _upstream(name: str, path: KeyPath, options: UpstreamOptions, tls: UpstreamT
         name=name,
         path=path,
         endpoints=options.endpoints,
+        protocol=options.protocol,
+        http2=options.http2,
         balance=options.balance,
         eject=options.eject,
         pool=options.pool,

@@ -16,7 +16,16 @@ from tidegate.config.units import show_duration
 
 __all__ = ["Layer", "merge"]
 
-_NEED_FRAMES = ("deflate", "subprotocols", "ping", "max_message", "close_codes", "on_client_lost", "close_timeout")
+_NEED_FRAMES = (
+    "deflate",
+    "subprotocols",
+    "ping",
+    "max_message",
+    "close_codes",
+    "on_client_lost",
+    "close_timeout",
+    "upstream_protocol",
+)
 
 Layer = tuple[WebSocketOptions, KeyPath]
 """Settings, and where they are written."""
@@ -55,6 +64,7 @@ def _over(below: object, above: object) -> object:
 def _settings(merged: WebSocketOptions) -> WebSocket:
     return WebSocket(
         enabled=merged.enabled,
+        upstream_protocol=merged.upstream_protocol,
         frames=merged.frames,
         deflate=merged.deflate,
         subprotocols=merged.subprotocols,

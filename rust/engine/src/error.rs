@@ -59,6 +59,13 @@ pub mod refusal {
     pub const CONNECT_TIMEOUT: Refusal = Refusal::new(504, "connect_timeout", "no endpoint accepted in time");
     pub const UPSTREAM_TLS: Refusal =
         Refusal::new(502, "upstream_tls", "there is no TLS connection to any endpoint of the upstream");
+    pub const UPSTREAM_PROTOCOL: Refusal =
+        Refusal::new(502, "upstream_protocol", "the upstream does not speak the version of HTTP that is asked of it");
+    pub const UPSTREAM_WEBSOCKET: Refusal = Refusal::new(
+        502,
+        "upstream_websocket",
+        "the upstream speaks nothing but HTTP/2 and takes no WebSockets over it (RFC 8441)",
+    );
     pub const HANDSHAKE_TIMEOUT: Refusal =
         Refusal::new(504, "handshake_timeout", "the upstream did not answer the handshake in time");
     pub const REQUEST_TIMEOUT: Refusal = Refusal::new(504, "request_timeout", "the upstream did not answer in time");

@@ -119,6 +119,18 @@ pub enum Bind {
     Unix(PathBuf),
 }
 
+/// What a connection of HTTP/2 may take.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Http2 {
+    /// Streams at once.
+    pub streams: u32,
+    /// Bytes that a peer may send on a stream before it was read.
+    pub window: u32,
+    /// The same for all streams together; at least `streams` × `window`, so that stalled ones never starve the others.
+    pub connection_window: u32,
+}
+
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerLimits {
@@ -370,6 +382,8 @@ pub enum Respond {
 #[serde(deny_unknown_fields)]
 pub struct WebSocket {
     pub enabled: bool,
+    /// What is spoken to the endpoints for them; `null` is what the upstream says.
+    pub upstream_protocol: Option<Protocol>,
     pub frames: Frames,
     pub deflate: Deflate,
     /// Those that may be offered upstream; `null` is all.
@@ -433,6 +447,9 @@ pub struct CloseCodes {
 pub struct Upstream {
     pub name: String,
     pub place: Place,
+    /// What is spoken to the endpoints.
+    pub protocol: Protocol,
+    pub http2: Http2,
     pub balance: Balance,
     pub endpoints: Vec<Endpoint>,
     pub connect_timeout: u64,
@@ -441,6 +458,16 @@ pub struct Upstream {
     pub eject: Option<Eject>,
     /// For the endpoints that want it; `null` when there are none.
     pub tls: Option<UpstreamTls>,
+}
+
+/// What is spoken to endpoints.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// What ALPN agrees on, HTTP/1.1 in clear text; for WebSockets HTTP/1.1, where it is spoken at all.
+    Auto,
+    H1,
+    H2,
 }
 
 /// TLS towards endpoints. PEM texts travel beside the snapshot.

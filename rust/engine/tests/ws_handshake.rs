@@ -63,7 +63,7 @@ fn check(status: u16, changes: &[(&str, &str)]) -> Result<Accepted, Fake> {
 
 fn offered(client: &[(&str, &str)]) -> Offered {
     let key = key();
-    offer_fields(&request(client), &OfferRules { key: &key, subprotocols: None, deflate: true }).1
+    offer_fields(&request(client), &OfferRules { key: Some(&key), subprotocols: None, deflate: true }).1
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn a_101_must_answer_this_handshake_and_no_other() {
 fn extensions_and_subprotocols_that_nobody_allowed() {
     let client = [("Sec-WebSocket-Protocol", "a, b"), ("Sec-WebSocket-Extensions", "permessage-deflate")];
     let (key, allowed) = (key(), ["b".to_owned()]);
-    let rules = OfferRules { key: &key, subprotocols: Some(&allowed), deflate: false };
+    let rules = OfferRules { key: Some(&key), subprotocols: Some(&allowed), deflate: false };
     let (sent, offered) = offer_fields(&request(&client), &rules);
     assert_eq!(sent.first("Sec-WebSocket-Protocol"), Some(&b"b"[..]));
     assert!(!sent.has("Sec-WebSocket-Extensions"));
@@ -250,7 +250,7 @@ fn every_one_of_thousands_of_connection_options_is_dropped() {
 }
 
 fn rules(key: &[u8; 24]) -> OfferRules<'_> {
-    OfferRules { key, subprotocols: None, deflate: true }
+    OfferRules { key: Some(key), subprotocols: None, deflate: true }
 }
 
 fn any_fields() -> impl Strategy<Value = Fields> {
@@ -306,7 +306,7 @@ proptest! {
     #[test]
     fn what_we_send_is_always_a_good_attempt(client in any_fields(), deflate in any::<bool>()) {
         let key = key();
-        let (sent, _) = offer_fields(&client, &OfferRules { key: &key, subprotocols: None, deflate });
+        let (sent, _) = offer_fields(&client, &OfferRules { key: Some(&key), subprotocols: None, deflate });
         prop_assert_eq!(classify(b"GET", true, &sent, declares_body(&sent)), Attempt::WebSocket(Offer { key }));
         prop_assert!(deflate || !sent.has("Sec-WebSocket-Extensions"));
         // A second gateway behind us sends the same.

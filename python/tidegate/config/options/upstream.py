@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tidegate.config.addresses import EXPECTED_ENDPOINT
+from tidegate.config.options.http import Http2Options
 from tidegate.config.options.values import (
     CookieName,
     Duration,
@@ -132,7 +133,12 @@ class UpstreamOptions(Options):
         description="`http://host:port`, `https://host:port`, `tcp://host:port` (for listeners with `tcp`), "
         "`unix:/path`, or `{url, weight}`. Names are resolved again as they age."
     )
-    protocol: Literal["auto", "h1"] = Field("auto", description="What is spoken to the endpoints; `auto` is h1.")
+    protocol: Literal["auto", "h1", "h2"] = Field(
+        "auto",
+        description="What is spoken to the endpoints. `auto`: over TLS what ALPN agrees on, `h1` in clear text; for "
+        "WebSockets `h1`, and `h2` only where the endpoint speaks nothing else.",
+    )
+    http2: Http2Options = Field(Http2Options(), description="What a connection of HTTP/2 may take.")
     balance: Annotated[
         Literal["round_robin", "random", "least_connections", "two_choices"] | BalanceOptions,
         WordOr({policy: policy for policy in _POLICIES}, BalanceOptions),

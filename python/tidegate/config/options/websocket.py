@@ -55,6 +55,11 @@ class WebSocketOptions(Options):
     """What a WebSocket may do. What a route leaves out comes from its listener, then from the defaults."""
 
     enabled: Flag = Field(True, description="Whether WebSockets are bridged; otherwise an attempt gets 403.")
+    upstream_protocol: Literal["auto", "h1", "h2"] | None = Field(
+        None,
+        description="What is spoken to the endpoints for WebSockets; what the upstream's `protocol` says when left "
+        "out. An endpoint that takes none over `h2` gets them over `h1`.",
+    )
     frames: Literal["strict", "opaque"] = Field(
         "strict",
         description="`strict` checks every frame by RFC 6455; `opaque` passes bytes as they are: any draft, any "

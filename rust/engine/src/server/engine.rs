@@ -163,6 +163,7 @@ impl Engine {
                 let labels = [("upstream", &*upstream.name), ("endpoint", &*endpoint.address())];
                 own.gauge("tidegate_endpoint_connections", &labels).add(endpoint.load());
                 own.counter("tidegate_endpoint_connect_failures_total", &labels).add(endpoint.failures());
+                own.counter("tidegate_endpoint_websocket_fallbacks_total", &labels).add(endpoint.fallbacks());
                 for (reason, count) in endpoint.mistrust().filter(|_| endpoint.tls.is_some()) {
                     let labels = [labels[0], labels[1], ("reason", reason)];
                     own.counter("tidegate_endpoint_tls_failures_total", &labels).add(count);

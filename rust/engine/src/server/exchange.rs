@@ -14,7 +14,7 @@ use crate::io::random;
 use crate::relay::RelayMetrics;
 use crate::route::{self, CleanPath, Compiled, HostRule, Values};
 use crate::snapshot::{Action, Forward, WebSocket};
-use crate::upstream::{Link, Upstream};
+use crate::upstream::{self, Link, Upstream};
 
 /// The field that names a request, towards the upstream and the client.
 pub const REQUEST_ID: &str = "X-Request-ID";
@@ -39,6 +39,8 @@ pub struct Exchange {
     /// Index of the upstream that the split chose.
     pub(super) upstream: Option<usize>,
     pub(super) endpoint: Option<Arc<str>>,
+    /// Spoken with the endpoint, for the log.
+    pub(super) upstream_protocol: &'static str,
     /// Tries at the upstream.
     pub(super) attempts: u32,
     /// Whether it asks for a WebSocket; then its connection carries nothing after an answer other than 101.
@@ -72,6 +74,7 @@ impl Exchange {
             found: None,
             upstream: None,
             endpoint: None,
+            upstream_protocol: "h1",
             attempts: 0,
             is_attempt: false,
             state,
@@ -130,7 +133,13 @@ impl Exchange {
 
     /// Remembers where it went, for the log.
     pub fn went_to(&mut self, link: &Link) {
-        self.endpoint = Some(link.permit.endpoint().name.clone());
+        self.goes_to(&link.permit, link.protocol());
+    }
+
+    /// Like [`Exchange::went_to`], before there is a link.
+    pub fn goes_to(&mut self, permit: &upstream::Permit, protocol: &'static str) {
+        self.endpoint = Some(permit.endpoint().name.clone());
+        self.upstream_protocol = protocol;
     }
 
     /// Whether asking a second time does no harm: nothing of a body was sent.

@@ -35,6 +35,8 @@ pub struct Lease {
     pub gauge: Arc<metrics::Cell>,
     /// `None` where the gateway itself is the server.
     pub endpoint: Option<upstream::Permit>,
+    /// Spoken with the endpoint.
+    pub upstream_protocol: &'static str,
     pub connection: ConnectionPermit,
 }
 

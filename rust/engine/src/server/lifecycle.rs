@@ -87,6 +87,7 @@ fn lease(
         }),
         opened: clock::now(),
         endpoint,
+        upstream_protocol: exchange.upstream_protocol,
         connection,
     }
 }
@@ -148,7 +149,7 @@ fn log_close(worker: &Worker, lease: &Lease, end: &End, traffic: &Traffic, laste
         protocol: "h1",
         upstream: Some(&lease.upstream).map(|name| &**name).filter(|name| !name.is_empty()),
         endpoint: lease.endpoint.as_ref().map(|permit| &*permit.endpoint().name),
-        upstream_protocol: lease.endpoint.as_ref().map(|_| "h1"),
+        upstream_protocol: lease.endpoint.as_ref().map(|_| lease.upstream_protocol),
         attempts: 0,
         method: Some(b"GET"),
         host: Some(&facts.host),

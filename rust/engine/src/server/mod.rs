@@ -11,6 +11,7 @@ mod drain;
 mod echo;
 mod engine;
 mod exchange;
+mod extended;
 mod forwarded;
 mod handshakes;
 mod leases;

@@ -15,7 +15,7 @@ use super::worker::Worker;
 use crate::error::{Refusal, refusal};
 use crate::http::write::{strip_connection_fields, write_request};
 use crate::http::{BodyLength, ResponseHead};
-use crate::upstream::{Link, ResponseReader, Tries};
+use crate::upstream::{Link, Reached, ResponseReader, Tries, Wish};
 
 /// Why there is no answer to pass on.
 pub enum Failed {
@@ -103,7 +103,7 @@ async fn ask(
 }
 
 async fn link(worker: &Worker, session: &mut Session, exchange: &Exchange, tries: &mut Tries) -> Result<Link, Failed> {
-    let linking = tries.link(Some(&worker.pools), &worker.shared.events);
+    let linking = tries.reach(&worker.pools, Wish::Request { kept: true }, &worker.shared.events);
     let link = if exchange.head.body.is_empty() {
         tokio::select! {
             biased;
@@ -113,7 +113,10 @@ async fn link(worker: &Worker, session: &mut Session, exchange: &Exchange, tries
     } else {
         linking.await
     };
-    link.map_err(Failed::Refused)
+    match link.map_err(Failed::Refused)? {
+        Reached::Link(link) => Ok(link),
+        Reached::Crossing(_) => Err(Failed::Refused(refusal::UPSTREAM_PROTOCOL)),
+    }
 }
 
 async fn ask_endpoint(session: &mut Session, exchange: &Exchange, link: Link) -> Result<Box<Asked>, Failed> {

@@ -122,7 +122,7 @@ impl Exchange {
             protocol: "h1",
             upstream: self.upstream.map(|index| &*self.state.upstreams[index].name),
             endpoint: self.endpoint.as_deref(),
-            upstream_protocol: self.endpoint.as_ref().map(|_| "h1"),
+            upstream_protocol: self.endpoint.as_ref().map(|_| self.upstream_protocol),
             attempts: self.attempts,
             method: Some(self.head.method.as_bytes()),
             host: Some(self.host()),

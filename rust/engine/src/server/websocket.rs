@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::answering;
 use super::connection::Step;
 use super::exchange::Exchange;
+use super::extended::{self, Asked};
 use super::lifecycle::Grant;
 use super::plan::Offer;
 use super::presence;
@@ -19,8 +20,8 @@ use crate::error::{Refusal, refusal};
 use crate::http::write::{write_request, write_response};
 use crate::http::{Fields, ResponseHead};
 use crate::io::random;
-use crate::snapshot::Deflate;
-use crate::upstream::{HeadError, Link, ResponseReader, Tries};
+use crate::snapshot::{Deflate, Protocol};
+use crate::upstream::{Crossing, HeadError, Link, Reached, ResponseReader, Tries, Wish};
 use crate::ws::handshake::{self, Accepted, Offered};
 
 /// An upstream that has answered.
@@ -35,8 +36,20 @@ struct Answered {
 enum Question {
     /// RFC 6455: our key, and what was offered with it.
     Strict { key: [u8; 24], offered: Offered },
+    /// RFC 8441: what was offered.
+    Extended(Offered),
     /// Whatever the client said.
     Opaque,
+}
+
+impl Answered {
+    /// Whether it says that a WebSocket is open.
+    fn opens(&self) -> bool {
+        match self.question {
+            Question::Extended(_) => (200..300).contains(&self.head.status),
+            Question::Strict { .. } | Question::Opaque => self.head.status == 101,
+        }
+    }
 }
 
 /// Bridges an attempt to the upstream: 101 and a relay, or the upstream's own answer, or a refusal.
@@ -64,7 +77,7 @@ pub async fn bridge(worker: &Rc<Worker>, session: &mut Session, mut exchange: Ex
     tries::end(worker, &mut exchange, &tries);
     let Some(answered) = answered else { return exchange.abandoned(worker) };
     match answered.unwrap_or(Err(refusal::HANDSHAKE_TIMEOUT)).or_else(|refusal| held.ok_or(refusal)) {
-        Ok(answered) if answered.head.status == 101 => accept(worker, session, exchange, &offer, answered).await,
+        Ok(answered) if answered.opens() => accept(worker, session, exchange, &offer, answered).await,
         Ok(Answered { link, reader, head, .. }) => {
             exchange.went_to(&link);
             // In a box: it is large, and few need it.
@@ -106,9 +119,11 @@ async fn ask(
 ) -> Result<Answered, Refusal> {
     let events = &worker.shared.events;
     loop {
-        let link = tries.link(None, events).await?;
-        exchange.went_to(&link);
-        let answered = ask_endpoint(exchange, is_tls, offer, early, link).await;
+        let reached = tries.reach(&worker.pools, wish(exchange, offer), events).await?;
+        let answered = match reached {
+            Reached::Link(link) => ask_endpoint(exchange, is_tls, offer, early, link).await,
+            Reached::Crossing(crossing) => ask_over_h2(exchange, is_tls, offer, crossing, tries).await,
+        };
         match &answered {
             Ok(answered) => tries.answered(answered.head.status, events),
             Err(refusal) => tries.failed(refusal.reason, events),
@@ -121,14 +136,44 @@ async fn ask(
     }
 }
 
+fn wish(exchange: &Exchange, offer: &Offer) -> Wish {
+    match offer {
+        Offer::Strict(_) => Wish::WebSocket { over: exchange.websocket().upstream_protocol },
+        // Other dialects know nothing of HTTP/2.
+        Offer::Opaque(_) => Wish::WebSocket { over: Some(Protocol::H1) },
+    }
+}
+
+/// Asks over HTTP/2; over HTTP/1.1 an endpoint that refuses this, where that will do.
+async fn ask_over_h2(
+    exchange: &mut Exchange,
+    is_tls: bool,
+    offer: &Offer,
+    crossing: Crossing,
+    tries: &Tries,
+) -> Result<Answered, Refusal> {
+    exchange.goes_to(&crossing.permit, "h2");
+    match extended::ask(exchange, is_tls, crossing).await? {
+        Asked::Answered { link, head, offered } => {
+            let (reader, question) = (ResponseReader::default(), Question::Extended(offered));
+            Ok(Answered { link, reader, head: *head, question })
+        }
+        Asked::NotOverH2(permit) => {
+            let link = tries.fall_back(permit).await?;
+            ask_endpoint(exchange, is_tls, offer, &[], link).await
+        }
+    }
+}
+
 /// Sends the handshake to an endpoint and waits for its final answer.
 async fn ask_endpoint(
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     is_tls: bool,
     offer: &Offer,
     early: &[u8],
     mut link: Link,
 ) -> Result<Answered, Refusal> {
+    exchange.went_to(&link);
     let (request, question) = request(exchange, is_tls, offer, &link);
     let mut bytes = request;
     bytes.extend_from_slice(early);
@@ -154,7 +199,7 @@ fn request(exchange: &Exchange, is_tls: bool, offer: &Offer, link: &Link) -> (Ve
             let settings = exchange.websocket();
             let key = handshake::fresh_key(random::bytes());
             let rules = handshake::OfferRules {
-                key: &key,
+                key: Some(&key),
                 subprotocols: settings.subprotocols.as_deref(),
                 deflate: settings.deflate == Deflate::Pass,
             };
@@ -207,6 +252,11 @@ fn check(offer: &Offer, answered: &Answered) -> Result<(Fields, Accepted), hands
         (Offer::Strict(client), Question::Strict { key, offered }) => {
             let expected = handshake::accept_key(key);
             let accepted = handshake::check_answer(head.status, &head.fields, &expected, offered)?;
+            let accept = handshake::accept_key(&client.key);
+            Ok((handshake::answer_fields(&head.fields, &accept, &accepted), accepted))
+        }
+        (Offer::Strict(client), Question::Extended(offered)) => {
+            let accepted = handshake::check_choices(&head.fields, offered)?;
             let accept = handshake::accept_key(&client.key);
             Ok((handshake::answer_fields(&head.fields, &accept, &accepted), accepted))
         }

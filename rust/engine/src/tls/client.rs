@@ -28,7 +28,8 @@ use crate::snapshot::{PeerName, Trust, UpstreamTls};
 #[derive(Debug)]
 pub struct ClientTls {
     id: [u8; 32],
-    pub config: Arc<ClientConfig>,
+    /// One for each [`Alpn`]; they share their sessions.
+    configs: [Arc<ClientConfig>; 4],
     server_name: Option<PeerName>,
 }
 
@@ -51,10 +52,43 @@ pub fn build_client(
     let verifier = verifier(&tls.trust, secrets).map_err(|why| one(format!("{pointer}/trust"), why));
     let (verifier, identity) = both(verifier, identity(tls, secrets, &format!("{pointer}/certificate")))?;
     let config = configure(verifier, identity).map_err(|error| one(pointer, error.to_string()))?;
-    Ok(Arc::new(ClientTls { id, config: Arc::new(config), server_name: tls.server_name.clone() }))
+    let configs = [Alpn::Nothing, Alpn::H1, Alpn::H2, Alpn::Either].map(|alpn| Arc::new(offering(&config, alpn)));
+    Ok(Arc::new(ClientTls { id, configs, server_name: tls.server_name.clone() }))
+}
+
+/// What a server is offered to speak (RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alpn {
+    /// Whatever comes is not HTTP.
+    Nothing,
+    H1,
+    H2,
+    /// Both, HTTP/2 first.
+    Either,
+}
+
+/// The protocol id of HTTP/2.
+pub const H2: &[u8] = b"h2";
+
+fn offering(config: &ClientConfig, alpn: Alpn) -> ClientConfig {
+    const H1: &[u8] = b"http/1.1";
+    let ids: &[&[u8]] = match alpn {
+        Alpn::Nothing => &[],
+        Alpn::H1 => &[H1],
+        Alpn::H2 => &[H2],
+        Alpn::Either => &[H2, H1],
+    };
+    let mut config = config.clone();
+    config.alpn_protocols = ids.iter().map(|id| id.to_vec()).collect();
+    config
 }
 
 impl ClientTls {
+    /// The configuration of a handshake that offers `alpn`.
+    pub fn config(&self, alpn: Alpn) -> Arc<ClientConfig> {
+        self.configs[alpn as usize].clone()
+    }
+
     /// What the certificate of an endpoint must be made for, whose own host is `host`.
     pub fn server_name<'n>(&'n self, host: &'n PeerName) -> &'n ServerName<'static> {
         &self.server_name.as_ref().unwrap_or(host).0
@@ -89,7 +123,6 @@ fn configure(
         Some(identity) => builder.with_client_cert_resolver(identity),
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = client::Resumption::in_memory_sessions(SESSIONS);
     Ok(config)
 }

@@ -23,7 +23,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{CommonState, ServerConfig};
 
 use self::certificate::{Certificate, Certificates, Secrets};
-pub use self::client::{ClientTls, Mistrust, build_client};
+pub use self::client::{Alpn, ClientTls, H2, Mistrust, build_client};
 use self::faults::{Checked, all, both, one};
 use self::names::Names;
 pub use self::rule::RuleId;

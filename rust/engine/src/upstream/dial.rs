@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::{AlertDescription, Error};
 use tokio::time::timeout;
 
 use super::Endpoint;
@@ -11,36 +12,51 @@ use crate::error::{Refusal, refusal};
 use crate::io::tls::{self, HandshakeError};
 use crate::io::{Raw, Stream, connect};
 use crate::snapshot::PeerName;
-use crate::tls::{ClientTls, Mistrust};
+use crate::tls::{Alpn, ClientTls, H2, Mistrust};
 
-/// Connects to `endpoint`; what fails is counted there.
+/// Connects to `endpoint`, offering `alpn` where it wants TLS; what fails is counted there.
 ///
 /// # Errors
-/// The refusal for the client, if no other endpoint can be tried.
-pub async fn dial(endpoint: &Endpoint, tls: Option<&Arc<ClientTls>>, patience: Duration) -> Result<Stream, Refusal> {
-    let dialled = timeout(patience, establish(endpoint, tls)).await.unwrap_or(Err(refusal::CONNECT_TIMEOUT));
+/// The refusal for the client, if no other endpoint can be tried. [`refusal::UPSTREAM_PROTOCOL`] where the endpoint
+/// has said that it speaks nothing of what was offered.
+pub async fn dial(
+    endpoint: &Endpoint,
+    tls: Option<&Arc<ClientTls>>,
+    alpn: Alpn,
+    patience: Duration,
+) -> Result<Stream, Refusal> {
+    let dialled = timeout(patience, establish(endpoint, tls, alpn)).await.unwrap_or(Err(refusal::CONNECT_TIMEOUT));
     dialled.inspect_err(|_| endpoint.count_failure())
 }
 
-async fn establish(endpoint: &Endpoint, tls: Option<&Arc<ClientTls>>) -> Result<Stream, Refusal> {
+/// Whether TLS has agreed on HTTP/2.
+pub fn has_agreed_on_h2(stream: &Stream) -> bool {
+    matches!(stream, Stream::Tls(tls) if tls.common().alpn_protocol() == Some(H2))
+}
+
+async fn establish(endpoint: &Endpoint, tls: Option<&Arc<ClientTls>>, alpn: Alpn) -> Result<Stream, Refusal> {
     let raw = connect(&endpoint.target).await.map_err(|error| explain(&error))?;
     let Some(host) = &endpoint.tls else { return Ok(Stream::Raw(raw)) };
     // Never in clear text what was to be secret; the snapshot has TLS for every upstream that has such endpoints.
     let tls = tls.ok_or(refusal::UPSTREAM_TLS)?;
-    // In a box, because it is some KiB, which every exchange would otherwise have room for.
-    Box::pin(secure(raw, tls, host)).await.map_err(|mistrust| {
-        endpoint.count_mistrust(mistrust);
-        Refusal { text: mistrust.text(), ..refusal::UPSTREAM_TLS }
-    })
+    secure(raw, tls, host, alpn).await.map_err(|error| distrust(endpoint, error))
 }
 
-async fn secure(raw: Raw, tls: &ClientTls, host: &PeerName) -> Result<Stream, Mistrust> {
+async fn secure(raw: Raw, tls: &ClientTls, host: &PeerName, alpn: Alpn) -> Result<Stream, HandshakeError> {
     let name = tls.server_name(host).clone();
-    let connected = tls::connect(raw, tls.config.clone(), name).await;
-    connected.map(|stream| Stream::Tls(Box::new(stream))).map_err(|error| match error {
+    tls::connect(raw, tls.config(alpn), name).await.map(|stream| Stream::Tls(Box::new(stream)))
+}
+
+fn distrust(endpoint: &Endpoint, error: HandshakeError) -> Refusal {
+    let mistrust = match error {
+        HandshakeError::Tls(Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+            return refusal::UPSTREAM_PROTOCOL;
+        }
         HandshakeError::Tls(error) => Mistrust::of(Some(&error)),
         HandshakeError::Io(_) => Mistrust::of(None),
-    })
+    };
+    endpoint.count_mistrust(mistrust);
+    Refusal { text: mistrust.text(), ..refusal::UPSTREAM_TLS }
 }
 
 fn explain(error: &io::Error) -> Refusal {

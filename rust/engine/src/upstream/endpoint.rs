@@ -1,9 +1,10 @@
 //! One address of an upstream, with what outlives a configuration: its load and its health.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use crate::balance::Health;
+use crate::io::clock::{self, Millis};
 use crate::snapshot::{self, PeerName, Target};
 use crate::tls::Mistrust;
 
@@ -22,7 +23,25 @@ pub struct Endpoint {
     load: AtomicU64,
     failures: AtomicU64,
     mistrust: [AtomicU64; Mistrust::ALL.len()],
+    speaks: AtomicU8,
+    /// Until when WebSockets that are meant for HTTP/2 go over HTTP/1.1.
+    fallen_back: AtomicU64,
+    fallbacks: AtomicU64,
 }
+
+/// What an endpoint speaks, as far as it was found out by ALPN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    Unknown,
+    H1,
+    /// When it may choose.
+    H2,
+    /// It has refused HTTP/1.1.
+    OnlyH2,
+}
+
+/// How long an endpoint that takes no WebSockets over HTTP/2 is not asked again.
+const FALL_BACK: Millis = 600_000;
 
 impl Endpoint {
     pub fn new(endpoint: &snapshot::Endpoint) -> Self {
@@ -35,7 +54,36 @@ impl Endpoint {
             load: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             mistrust: Default::default(),
+            speaks: AtomicU8::new(Speaks::Unknown as u8),
+            fallen_back: AtomicU64::new(0),
+            fallbacks: AtomicU64::new(0),
         }
+    }
+
+    pub fn speaks(&self) -> Speaks {
+        let all = [Speaks::Unknown, Speaks::H1, Speaks::H2, Speaks::OnlyH2];
+        all[usize::from(self.speaks.load(Relaxed))]
+    }
+
+    /// Remembers what ALPN has agreed on.
+    pub fn learn(&self, speaks: Speaks) {
+        self.speaks.store(speaks as u8, Relaxed);
+    }
+
+    /// Whether WebSockets that are meant for HTTP/2 go over HTTP/1.1 now.
+    pub fn has_fallen_back(&self) -> bool {
+        self.fallen_back.load(Relaxed) > clock::now()
+    }
+
+    /// WebSockets that are meant for HTTP/2 go over HTTP/1.1 for a while.
+    pub fn fall_back(&self) {
+        self.fallen_back.store(clock::now() + FALL_BACK, Relaxed);
+        self.fallbacks.fetch_add(1, Relaxed);
+    }
+
+    /// How often it has begun to.
+    pub fn fallbacks(&self) -> u64 {
+        self.fallbacks.load(Relaxed)
     }
 
     /// Whether this is what `wanted` describes.

@@ -1,10 +1,14 @@
 //! Upstreams: named groups of endpoints, how one is chosen, dialled, and asked.
 
+mod connect;
+mod crossing;
 mod dial;
 mod endpoint;
 mod pool;
 mod read;
 mod tries;
+mod trunk;
+mod trunks;
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -13,12 +17,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-pub use self::endpoint::{Endpoint, Permit};
+pub use self::connect::{Reached, Wish};
+pub use self::crossing::{Crossing, Question, response_head, was_untouched};
+pub use self::endpoint::{Endpoint, Permit, Speaks};
 pub use self::pool::Pools;
 pub use self::read::{HeadError, ResponseReader};
 pub use self::tries::{Again, Tries};
+pub use self::trunk::Place;
 use crate::balance::{self, Candidates, Choice, Cursor};
-use crate::error::Refusal;
 use crate::io::{Stream, clock, random};
 use crate::log::{Event, Events, Level};
 use crate::snapshot;
@@ -29,6 +35,8 @@ use crate::tls::ClientTls;
 pub struct Upstream {
     pub name: Arc<str>,
     balance: snapshot::Balance,
+    protocol: snapshot::Protocol,
+    http2: snapshot::Http2,
     connect_timeout: Duration,
     pub pool: snapshot::Pool,
     tls: Option<Arc<ClientTls>>,
@@ -57,7 +65,7 @@ struct Group {
     departed: Vec<Weak<Endpoint>>,
 }
 
-/// A connection to an endpoint, and its place in the endpoint's load.
+/// A connection of HTTP/1.1 to an endpoint, or a stream on one of HTTP/2, and its place in the endpoint's load.
 #[derive(Debug)]
 pub struct Link {
     pub stream: Stream,
@@ -68,12 +76,21 @@ pub struct Link {
     pub reused: bool,
 }
 
+impl Link {
+    /// What is spoken over it, in logs.
+    pub fn protocol(&self) -> &'static str {
+        if matches!(self.stream, Stream::H2(_)) { "h2" } else { "h1" }
+    }
+}
+
 impl Upstream {
     /// Builds from what is written, and takes over the endpoints of `previous`, the upstream of the same name.
     pub fn build(upstream: &snapshot::Upstream, tls: Option<Arc<ClientTls>>, previous: Option<&Self>) -> Self {
         Self {
             name: upstream.name.as_str().into(),
             balance: upstream.balance.clone(),
+            protocol: upstream.protocol,
+            http2: upstream.http2,
             connect_timeout: Duration::from_millis(upstream.connect_timeout),
             pool: upstream.pool,
             tls,
@@ -106,18 +123,6 @@ impl Upstream {
     /// Whether `endpoint`, one of its own, gets nothing now.
     pub fn is_ejected(&self, endpoint: &Endpoint) -> bool {
         self.eject.is_some() && endpoint.health.is_ejected(clock::now())
-    }
-
-    /// A connection to `endpoint`: an idle one where `pools` has it, else a new one.
-    async fn connect(&self, endpoint: &Arc<Endpoint>, pools: Option<&Pools>) -> Result<Link, Refusal> {
-        // The permit comes first, so that choices made while we dial see the load that is on its way.
-        let permit = Permit::new(endpoint.clone());
-        let tls = self.tls.as_ref().filter(|_| endpoint.tls.is_some());
-        if let Some(stream) = pools.and_then(|pools| pools.take(endpoint, tls)) {
-            return Ok(Link { stream, permit, tls: tls.cloned(), reused: true });
-        }
-        let stream = dial::dial(endpoint, tls, self.connect_timeout).await?;
-        Ok(Link { stream, permit, tls: tls.cloned(), reused: false })
     }
 
     fn pick(&self, group: &Group, key: Option<u64>, tried: &[bool]) -> Option<usize> {

@@ -1,5 +1,5 @@
-//! Idle HTTP/1.1 connections of one worker, by endpoint. The last one put in is the first one out, so that the rest
-//! can grow old and go. Those made with one TLS configuration are nothing for another, which may trust others.
+//! The connections of one worker that are kept, by endpoint: idle ones of HTTP/1.1, and trunks. The last idle one put
+//! in is the first one out, so that the rest can grow old and go. Those made with one TLS configuration are nothing for another, which may trust others.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use hashbrown::HashMap;
 
+use super::trunks::Trunks;
 use super::{Endpoint, Link};
 use crate::io::clock::{self, Millis};
 use crate::io::{Stream, with_scratch};
@@ -19,6 +20,7 @@ pub struct Pools {
     /// By the addresses in memory of the endpoint and of its TLS; the entry refers to both, so that no other can come to
     /// stand there.
     idle: RefCell<HashMap<Key, Idle>>,
+    pub trunks: Trunks,
 }
 
 type Key = (usize, usize);
@@ -64,11 +66,13 @@ impl Pools {
             idle.streams.retain_mut(|(stream, until)| is_wanted && *until > now && is_quiet(stream));
             !idle.streams.is_empty()
         });
+        self.trunks.sweep();
     }
 
     /// Closes everything.
     pub fn clear(&self) {
         self.idle.borrow_mut().clear();
+        self.trunks.clear();
     }
 }
 

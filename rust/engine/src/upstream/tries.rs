@@ -13,7 +13,7 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use super::{Endpoint, Group, Link, Pools, Upstream};
+use super::{Endpoint, Group, Link, Permit, Pools, Reached, Upstream, Wish};
 use crate::error::{Refusal, refusal};
 use crate::log::Events;
 use crate::snapshot::Retry;
@@ -62,16 +62,19 @@ impl Tries {
         &self.again
     }
 
-    /// A connection for the next try: an idle one where `pools` has it, else a new one.
+    /// A way to the endpoint of the next try: one that `pools` has, else a new one.
     ///
     /// # Errors
     /// The refusal for the client, when nothing is left to try.
-    pub async fn link(&mut self, pools: Option<&Pools>, events: &Events) -> Result<Link, Refusal> {
+    pub async fn reach(&mut self, pools: &Pools, wish: Wish, events: &Events) -> Result<Reached, Refusal> {
         let mut failure = refusal::NO_ENDPOINT;
         while let Some(index) = self.next() {
-            let pools = pools.filter(|_| self.again.last() != Some(&Again::Kept));
-            match self.upstream.connect(&self.group.endpoints[index], pools).await {
-                Ok(link) => return Ok(link),
+            let wish = match wish {
+                Wish::Request { .. } => Wish::Request { kept: self.again.last() != Some(&Again::Kept) },
+                wish => wish,
+            };
+            match self.upstream.connect(&self.group.endpoints[index], pools, wish).await {
+                Ok(reached) => return Ok(reached),
                 Err(refusal) => failure = refusal,
             }
             if failure != refusal::OVERLOAD {
@@ -83,6 +86,25 @@ impl Tries {
             self.why = Some(Again::Connect);
         }
         Err(failure)
+    }
+
+    /// A new connection to the endpoint of the next try, for bytes that are not looked at.
+    ///
+    /// # Errors
+    /// The refusal for the client, when nothing is left to try.
+    pub async fn link(&mut self, pools: &Pools, events: &Events) -> Result<Link, Refusal> {
+        match self.reach(pools, Wish::Bytes, events).await? {
+            Reached::Link(link) => Ok(link),
+            Reached::Crossing(_) => Err(refusal::UPSTREAM_PROTOCOL),
+        }
+    }
+
+    /// The endpoint of the last try takes no WebSockets over HTTP/2: a connection of HTTP/1.1 to it, for the same try.
+    ///
+    /// # Errors
+    /// The refusal for the client.
+    pub async fn fall_back(&self, permit: Permit) -> Result<Link, Refusal> {
+        self.upstream.fall_back(permit).await
     }
 
     /// The endpoint of the last try has answered; statuses that say it cannot serve are failures.

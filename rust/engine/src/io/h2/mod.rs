@@ -10,6 +10,7 @@
 
 mod transport;
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -36,11 +37,19 @@ pub struct H2 {
     ended: bool,
     /// END_STREAM is on its way.
     closed: bool,
+    /// Lives as long as the stream.
+    _companion: Option<Box<dyn Any>>,
 }
 
 impl H2 {
     pub fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
-        Self { send, receive, unread: Bytes::new(), held: BytesMut::new(), ended: false, closed: false }
+        let (unread, held) = (Bytes::new(), BytesMut::new());
+        Self { send, receive, unread, held, ended: false, closed: false, _companion: None }
+    }
+
+    /// Drops `companion` when the stream is dropped.
+    pub fn with(self, companion: impl Any) -> Self {
+        Self { _companion: Some(Box::new(companion)), ..self }
     }
 
     /// Reads into `buffer`, as many frames as have come and have room; 0 is the peer's END_STREAM.

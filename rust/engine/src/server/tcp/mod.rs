@@ -98,7 +98,7 @@ impl Opening {
         let client = self.session.peer.map(|peer| peer.ip());
         let mut tries = Tries::new(upstream, &rules, client.map(tries::address_key));
         let patience = Duration::from_millis(self.settings().connect_timeout);
-        let linked = timeout(patience, tries.link(None, &worker.shared.events)).await;
+        let linked = timeout(patience, tries.link(&worker.pools, &worker.shared.events)).await;
         let linked = linked.unwrap_or_else(|_| {
             tries.failed(refusal::CONNECT_TIMEOUT.reason, &worker.shared.events);
             Err(refusal::CONNECT_TIMEOUT)

@@ -78,6 +78,11 @@ pub fn check_answer(status: u16, fields: &Fields, expected_accept: &[u8], offere
         return Err(Fake::Connection);
     }
     check_accept(fields, expected_accept)?;
+    check_choices(fields, offered)
+}
+
+/// Checks the answer to an extended CONNECT (RFC 8441 §5), whose 2xx says all but what was chosen.
+pub fn check_choices(fields: &Fields, offered: &Offered) -> Result<Accepted, Fake> {
     let subprotocol = chosen_subprotocol(fields, offered)?.map(<[u8]>::to_vec);
     let deflate = deflate::answer(fields, offered.deflate())?.map(<[u8]>::to_vec);
     Ok(Accepted { subprotocol, deflate })
@@ -145,7 +150,7 @@ mod tests {
 
     fn check(fields: &Fields) -> Result<Accepted, Fake> {
         let client = self::fields(&[(PROTOCOL, "a, b"), (EXTENSIONS, "permessage-deflate")]);
-        let (_, offered) = offer_fields(&client, &OfferRules { key: KEY, subprotocols: None, deflate: true });
+        let (_, offered) = offer_fields(&client, &OfferRules { key: Some(KEY), subprotocols: None, deflate: true });
         check_answer(101, fields, &accept_key(KEY), &offered)
     }
 

@@ -16,7 +16,7 @@ mod connection;
 mod key;
 mod offer;
 
-pub use answer::{Accepted, Fake, answer_fields, check_answer, check_opaque_answer};
+pub use answer::{Accepted, Fake, answer_fields, check_answer, check_choices, check_opaque_answer};
 pub use attempt::{Attempt, Offer, Opaque, classify, classify_opaque, hixie76};
 pub use connection::declares_body;
 pub use key::{accept_key, fresh_key};

@@ -8,8 +8,8 @@ use crate::ws::deflate::{self, Offers};
 /// How the client's offer goes on.
 #[derive(Clone, Copy, Debug)]
 pub struct OfferRules<'a> {
-    /// From [`fresh_key`](super::fresh_key).
-    pub key: &'a [u8; 24],
+    /// From [`fresh_key`](super::fresh_key); none over HTTP/2, which has no use for it (RFC 8441 §5).
+    pub key: Option<&'a [u8; 24]>,
     /// The subprotocols that may be offered; `None` is all.
     pub subprotocols: Option<&'a [String]>,
     /// Whether permessage-deflate may be offered.
@@ -42,9 +42,11 @@ pub fn offer_fields(client: &Fields, rules: &OfferRules<'_>) -> (Fields, Offered
         deflate: if rules.deflate { deflate::offers(client) } else { None },
     };
     let mut fields = end_to_end(client);
-    fields.push(b"Upgrade", b"websocket");
-    fields.push(b"Connection", b"Upgrade");
-    fields.push(KEY.as_bytes(), rules.key);
+    if let Some(key) = rules.key {
+        fields.push(b"Upgrade", b"websocket");
+        fields.push(b"Connection", b"Upgrade");
+        fields.push(KEY.as_bytes(), key);
+    }
     fields.push(VERSION.as_bytes(), b"13");
     if let Some(value) = &offered.subprotocols {
         fields.push(PROTOCOL.as_bytes(), value);
@@ -87,7 +89,7 @@ mod tests {
     }
 
     fn offered(subprotocols: Option<&[String]>, deflate: bool) -> (Vec<(String, String)>, Offered) {
-        let rules = OfferRules { key: b"AAAAAAAAAAAAAAAAAAAAAA==", subprotocols, deflate };
+        let rules = OfferRules { key: Some(b"AAAAAAAAAAAAAAAAAAAAAA=="), subprotocols, deflate };
         let (fields, offered) = offer_fields(&client(), &rules);
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         (fields.iter().map(|(name, value)| (text(name), text(value))).collect(), offered)
