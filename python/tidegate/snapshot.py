@@ -185,12 +185,21 @@ class _Writer:
 
     def _tcp(self, tcp: Tcp) -> Json:
         return {
-            "target": "echo" if tcp.to is None else {"to": self._shares(tcp.to)},
+            "target": self._target(tcp),
             "idle": tcp.idle,
             "max_lifetime": tcp.max_lifetime,
             "connect_timeout": tcp.connect_timeout,
             "attempts": tcp.attempts,
         }
+
+    def _target(self, tcp: Tcp) -> Json | str:
+        if tcp.to is not None:
+            return {"to": self._shares(tcp.to)}
+        if tcp.sni is None:
+            return "echo"
+        shares = {named.name: self._shares(named.to) for named in tcp.sni}
+        default = shares.pop("default", None)
+        return {"sni": {"names": [list(pair) for pair in shares.items()], "default": default}}
 
     def _shares(self, to: tuple[tuple[str, int], ...]) -> list[Json]:
         return [{"upstream": self._upstreams[name], "weight": weight} for name, weight in to]

@@ -34,6 +34,7 @@ __all__ = [
     "Forward",
     "Listener",
     "NamedRule",
+    "NamedShares",
     "Pem",
     "Redirect",
     "Respond",
@@ -100,11 +101,22 @@ class NamedRule:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedShares:
+    """Where those go who ask for one server name, in lower case, or `default`."""
+
+    name: str
+    path: KeyPath
+    to: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tcp:
     """What becomes of the connections of a TCP listener."""
 
     to: tuple[tuple[str, int], ...] | None
-    """Upstreams, by name and weight; None sends every byte back."""
+    """Upstreams, by name and weight."""
+    sni: tuple["NamedShares", ...] | None
+    """By server name; without this and `to` every byte is sent back."""
     idle: int | None
     max_lifetime: int | None
     connect_timeout: int

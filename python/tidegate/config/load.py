@@ -190,7 +190,7 @@ class _Loading:
             return
         if self._route_list() and listeners and len(carriers) == len(listeners):
             self._findings.warning(("routes",), "no listener speaks HTTP, so no request comes", at_key=True)
-        used = table.used_upstreams.union(*(carrier.to or () for carrier in carriers))
+        used = table.used_upstreams.union(*(carrier.upstreams for carrier in carriers))
         for name in upstreams:
             if name not in used:
                 users = "no route or listener" if carriers else "no route"

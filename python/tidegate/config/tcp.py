@@ -4,11 +4,13 @@ An upstream speaks HTTP or TCP, as its endpoints are written; `unix:` endpoints 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from tidegate.config.config import Forward, Listener, Route, Tcp, Upstream
+from tidegate.config.config import Forward, Listener, NamedShares, Route, Tcp, Upstream
 from tidegate.config.document import KeyPath
 from tidegate.config.faults import Findings, suggestion
 from tidegate.config.options import ListenerOptions
+from tidegate.config.options.tcp import TcpOptions
 from tidegate.config.options.upstream import BalanceOptions
 
 __all__ = ["check_kinds", "tcp"]
@@ -35,8 +37,12 @@ def tcp(options: ListenerOptions, path: KeyPath, known_upstreams: Iterable[str],
     if written is None:
         return None
     _refuse_http_keys(options, path, findings)
+    if written.sni is not None and options.tls is not None:
+        message = "'sni' passes TLS on as it is, and 'tls' beside it would decrypt it"
+        findings.error((*path, "tcp", "sni"), message, "leave out one of them", at_key=True)
     to = tuple(written.to.items()) if written.to is not None else None
-    found = Tcp(to, written.idle, written.max_lifetime, written.connect_timeout, written.attempts)
+    sni = _named(written, (*path, "tcp", "sni"), findings) if written.sni is not None else None
+    found = Tcp(to, sni, written.idle, written.max_lifetime, written.connect_timeout, written.attempts)
     _check_names(_shares(found, (*path, "tcp"), findings), list(known_upstreams), findings)
     return found
 
@@ -50,15 +56,31 @@ def _refuse_http_keys(options: ListenerOptions, path: KeyPath, findings: Finding
 
 
 def _shares(tcp: Tcp, path: KeyPath, findings: Findings) -> list[Share]:
-    return [(name, share_path(findings, (*path, "to"), name)) for name, _ in tcp.to or ()]
+    places = [(tcp.to or (), (*path, "to")), *((named.to, named.path) for named in tcp.sni or ())]
+    return [(name, share_path(findings, place, name)) for to, place in places for name, _ in to]
+
+
+def _named(options: TcpOptions, path: KeyPath, findings: Findings) -> tuple[NamedShares, ...]:
+    """The file may spell a name in upper case; its place is found by that."""
+    written = value_at(findings, path)
+    spellings = {spelling.lower().rstrip("."): spelling for spelling in written} if isinstance(written, dict) else {}
+    return tuple(
+        NamedShares(name, (*path, spellings.get(name, name)), tuple(to.items()))
+        for name, to in (options.sni or {}).items()
+    )
 
 
 def share_path(findings: Findings, path: KeyPath, name: str) -> KeyPath:
     """Where a share of a split is written: below `path`, unless there is one name alone."""
-    value: object = findings.document.values
+    return (*path, name) if isinstance(value_at(findings, path), dict) else path
+
+
+def value_at(findings: Findings, path: KeyPath) -> object:
+    """What is written at `path`."""
+    value: Any = findings.document.values
     for step in path:
-        value = value[step] if isinstance(value, dict | list) else None  # type: ignore[index] # the path leads there
-    return (*path, name) if isinstance(value, dict) else path
+        value = value[step]
+    return value
 
 
 def _check_names(shares: list[Share], known: list[str], findings: Findings) -> None:

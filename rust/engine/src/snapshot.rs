@@ -96,17 +96,31 @@ pub struct Tcp {
 pub enum TcpTarget {
     /// At least one; weights add up to more than 0.
     To(Vec<Share>),
+    Sni(Sni),
     /// Every byte comes back.
     Echo,
 }
 
+/// TLS that is passed on as it is, by the server name in the ClientHello.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Sni {
+    /// Exact (`a.example.com`) or one leading wildcard label (`*.example.com`), lower case.
+    pub names: Vec<(String, Vec<Share>)>,
+    /// For other names, and for clients that name nobody; `null`: they get an alert.
+    pub default: Option<Vec<Share>>,
+}
+
 impl TcpTarget {
     /// All shares of upstreams.
-    pub fn shares(&self) -> &[Share] {
-        match self {
-            Self::To(shares) => shares,
-            Self::Echo => &[],
-        }
+    pub fn shares(&self) -> impl Iterator<Item = &Share> {
+        let (to, sni) = match self {
+            Self::To(shares) => (Some(shares), None),
+            Self::Sni(sni) => (sni.default.as_ref(), Some(sni)),
+            Self::Echo => (None, None),
+        };
+        let named = sni.into_iter().flat_map(|sni| &sni.names).flat_map(|(_, shares)| shares);
+        to.into_iter().flatten().chain(named)
     }
 }
 

@@ -195,7 +195,7 @@ fn admit(state: &State, listener: usize, id: u64, peer: Option<SocketAddr>, raw:
     }
     tcp::log_denied(state, listener, id, client);
     raw.reset_when_dropped();
-    Err("access_denied")
+    Err(tcp::ACCESS_DENIED.reason)
 }
 
 /// Reads the PROXY header; what came behind it stays in `early`. None where the proxy speaks for itself.

@@ -145,8 +145,8 @@ fn shape_faults(snapshot: &Snapshot) -> Vec<Fault> {
         }
     }
     for (index, listener) in snapshot.listeners.iter().enumerate() {
-        let shares = listener.tcp.as_ref().map_or(&[][..], |tcp| tcp.target.shares());
-        if shares.iter().any(|share| share.upstream >= snapshot.upstreams.len()) {
+        let mut shares = listener.tcp.iter().flat_map(|tcp| tcp.target.shares());
+        if shares.any(|share| share.upstream >= snapshot.upstreams.len()) {
             faults.push(Fault::new(format!("/listeners/{index}/tcp"), "no such upstream"));
         }
     }

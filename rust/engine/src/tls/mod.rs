@@ -12,6 +12,7 @@
 mod certificate;
 mod client;
 mod faults;
+mod hello;
 mod names;
 mod rule;
 mod x509;
@@ -25,7 +26,8 @@ use rustls::{CommonState, ServerConfig};
 use self::certificate::{Certificate, Certificates, Secrets};
 pub use self::client::{Alpn, ClientTls, H2, Mistrust, build_client};
 use self::faults::{Checked, all, both, one};
-use self::names::Names;
+pub use self::hello::{BadHello, LIMIT as HELLO_LIMIT, ParsedHello, parse_hello};
+pub use self::names::Names;
 pub use self::rule::RuleId;
 use self::rule::{Domains, Plan, Rule};
 use crate::error::Fault;

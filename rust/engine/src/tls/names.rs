@@ -7,7 +7,7 @@ use rustls::pki_types::DnsName;
 
 /// A table from `a.example.com` and `*.example.com` to values.
 #[derive(Debug)]
-pub(super) struct Names<T> {
+pub struct Names<T> {
     exact: HashMap<String, T>,
     /// By what follows the wildcard label.
     wildcard: HashMap<String, T>,

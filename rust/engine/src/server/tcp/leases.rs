@@ -30,6 +30,8 @@ pub struct Lease {
     /// Empty where the gateway itself is the server.
     pub upstream: Arc<str>,
     pub client: Option<IpAddr>,
+    /// What the client asked for, where we looked.
+    pub server_name: Option<Box<str>>,
     pub opened: Millis,
     pub counters: Rc<Counters>,
     /// None where the gateway itself is the server.
@@ -145,6 +147,7 @@ impl Live {
             "upstream": &*lease.upstream,
             "endpoint": lease.endpoint.as_ref().map(|permit| permit.endpoint().name.to_string()),
             "client": lease.client,
+            "host": lease.server_name,
             "seconds": (clock::now() - lease.opened) as f64 / 1000.0,
             "bytes": {"to_upstream": to_upstream, "to_client": to_client},
         })

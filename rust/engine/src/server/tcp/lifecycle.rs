@@ -18,7 +18,7 @@ use crate::relay::{Limits, Pipe, Piping};
 
 /// Hands the connection over to a pipe. The task that dialled ends here, and its memory goes.
 pub fn begin(worker: &Rc<Worker>, opening: Opening, link: Link) {
-    let Opening { state, listener, session, started, upstream, attempts } = opening;
+    let Opening { state, listener, session, started, upstream, server_name, attempts } = opening;
     let id = session.id;
     let settings = state.snapshot.listeners[listener].tcp.as_ref();
     let limits =
@@ -30,7 +30,9 @@ pub fn begin(worker: &Rc<Worker>, opening: Opening, link: Link) {
     let (stream, early, connection) = session.take();
     let pipe = Pipe::new(stream, &early, link.stream, limits, counters.bytes.clone());
     let endpoint = link.endpoint;
-    let lease = Lease { id, listener, upstream, client, opened: clock::now(), counters, endpoint, connection };
+    let server_name = server_name.map(Into::into);
+    let opened = clock::now();
+    let lease = Lease { id, listener, upstream, client, server_name, opened, counters, endpoint, connection };
     let open = log::TcpOpen { duration: lease.opened - started };
     write_log(&state, log::Exchange { attempts, ..facts(&lease) }, Kind::TcpOpen(open));
     let late = drain::lateness(worker, &state, &lease);
@@ -103,6 +105,7 @@ fn facts(lease: &Lease) -> log::Exchange<'_> {
         protocol: "tcp",
         upstream: Some(&*lease.upstream).filter(|name| !name.is_empty()),
         endpoint: lease.endpoint.as_ref().map(|permit| &*permit.endpoint().name),
+        host: lease.server_name.as_deref().map(str::as_bytes),
         upstream_protocol: lease.endpoint.as_ref().map(|_| "tcp"),
         ..log::Exchange::default()
     }

@@ -11,8 +11,10 @@ mod drain;
 mod leases;
 mod lifecycle;
 mod plan;
+mod sni;
 mod tally;
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +38,9 @@ use crate::log::{self, Kind};
 use crate::snapshot::{self, Retry};
 use crate::upstream::{Again, Permit, Tries};
 
+/// The client's address is not among those that may connect.
+pub const ACCESS_DENIED: Refusal = Refusal::new(403, "access_denied", "this client may not connect");
+
 /// A client's connection that waits for one to an upstream.
 struct Opening {
     state: Arc<State>,
@@ -44,6 +49,8 @@ struct Opening {
     started: Millis,
     /// Index of the upstream that was chosen; none where the gateway itself is the server.
     upstream: Option<usize>,
+    /// The server name that the client asks for, where we look for one.
+    server_name: Option<String>,
     /// Endpoints tried.
     attempts: u32,
 }
@@ -60,7 +67,13 @@ pub async fn serve(worker: &Rc<Worker>, session: Session) {
     let Some(mut opening) = Opening::new(worker, session) else { return };
     match opening.connect(worker).await {
         Ok(link) => lifecycle::begin(worker, opening, link),
-        Err(refusal) => opening.refuse(worker, &refusal),
+        Err(refusal) => {
+            opening.note_refusal(worker, &refusal);
+            if refusal == sni::UNKNOWN_NAME {
+                return sni::alert(opening.session).await;
+            }
+            opening.session.stream.reset_when_dropped();
+        }
     }
 }
 
@@ -70,7 +83,7 @@ impl Opening {
         let state = worker.shared.state()?;
         let listener = state.listener(&session.permit.listening.key)?;
         state.listeners[listener].tcp.as_ref()?;
-        Some(Self { listener, session, started: clock::now(), upstream: None, attempts: 0, state })
+        Some(Self { listener, session, started: clock::now(), upstream: None, server_name: None, attempts: 0, state })
     }
 
     /// The settings of its listener.
@@ -78,18 +91,20 @@ impl Opening {
         self.state.snapshot.listeners[self.listener].tcp.as_ref().expect("looked at when it began")
     }
 
-    fn plan(&self) -> &Plan {
-        self.state.listeners[self.listener].tcp.as_ref().expect("looked at when it began")
-    }
-
     async fn connect(&mut self, worker: &Rc<Worker>) -> Result<Link, Refusal> {
-        match &self.plan().target {
-            Target::Echo => echo(),
-            Target::To(shares) => {
-                self.upstream = Some(shares.choose());
-                self.dial(worker).await
+        let state = self.state.clone();
+        let target = &state.listeners[self.listener].tcp.as_ref().expect("looked at when it began").target;
+        let shares = match target {
+            Target::Echo => return echo(),
+            Target::To(shares) => shares,
+            Target::Sni(sni) => {
+                let patience = Duration::from_millis(state.snapshot.listeners[self.listener].tls_timeout);
+                self.server_name = sni::read_name(&mut self.session, patience).await?;
+                sni.find(self.server_name.as_deref()).ok_or(sni::UNKNOWN_NAME)?
             }
-        }
+        };
+        self.upstream = Some(shares.choose());
+        self.dial(worker).await
     }
 
     async fn dial(&mut self, worker: &Rc<Worker>) -> Result<Link, Refusal> {
@@ -113,8 +128,8 @@ impl Opening {
         linked.map(|link| Link { stream: link.stream, endpoint: Some(link.permit) })
     }
 
-    /// Ends a connection that nobody takes.
-    fn refuse(self, worker: &Worker, refusal: &Refusal) {
+    /// Counts and writes down that nobody takes it.
+    fn note_refusal(&self, worker: &Worker, refusal: &Refusal) {
         let listener = &self.state.listeners[self.listener].name;
         worker.pipes.tallies.refused(listener, refusal.reason);
         let facts = log::Exchange {
@@ -124,11 +139,11 @@ impl Opening {
             protocol: "tcp",
             upstream: self.upstream.map(|index| &*self.state.upstreams[index].name),
             attempts: self.attempts,
+            host: self.server_name.as_deref().map(str::as_bytes),
             ..log::Exchange::default()
         };
         let record = log::TcpRefusal { reason: refusal.reason, duration: clock::now() - self.started };
         write_log(&self.state, facts, Kind::TcpRefusal(record));
-        self.session.stream.reset_when_dropped();
     }
 }
 
@@ -146,7 +161,7 @@ fn echo() -> Result<Link, Refusal> {
 }
 
 /// Writes down a client that may not connect.
-pub fn log_denied(state: &State, listener: usize, id: u64, client: Option<std::net::IpAddr>) {
+pub fn log_denied(state: &State, listener: usize, id: u64, client: Option<IpAddr>) {
     let facts = log::Exchange {
         connection: id,
         listener: &state.listeners[listener].name,
@@ -154,5 +169,5 @@ pub fn log_denied(state: &State, listener: usize, id: u64, client: Option<std::n
         protocol: "tcp",
         ..log::Exchange::default()
     };
-    write_log(state, facts, Kind::TcpRefusal(log::TcpRefusal { reason: "access_denied", duration: 0 }));
+    write_log(state, facts, Kind::TcpRefusal(log::TcpRefusal { reason: ACCESS_DENIED.reason, duration: 0 }));
 }

@@ -2,6 +2,7 @@
 
 use crate::balance::Split;
 use crate::snapshot::{self, Share, TcpTarget};
+use crate::tls::Names;
 
 /// Of one listener.
 #[derive(Debug)]
@@ -12,7 +13,15 @@ pub struct Plan {
 #[derive(Debug)]
 pub enum Target {
     To(Shares),
+    Sni(Sni),
     Echo,
+}
+
+/// Shares by server name.
+#[derive(Debug)]
+pub struct Sni {
+    names: Names<Shares>,
+    default: Option<Shares>,
 }
 
 /// Shares of upstreams, by index.
@@ -26,9 +35,25 @@ impl Plan {
     pub fn new(tcp: &snapshot::Tcp) -> Self {
         let target = match &tcp.target {
             TcpTarget::To(to) => Target::To(Shares::new(to)),
+            TcpTarget::Sni(sni) => Target::Sni(Sni::new(sni)),
             TcpTarget::Echo => Target::Echo,
         };
         Self { target }
+    }
+}
+
+impl Sni {
+    fn new(sni: &snapshot::Sni) -> Self {
+        let mut names = Names::default();
+        for (name, shares) in &sni.names {
+            names.entry(name).or_insert_with(|| Shares::new(shares));
+        }
+        Self { names, default: sni.default.as_deref().map(Shares::new) }
+    }
+
+    /// Where a client goes that asks for this name.
+    pub fn find(&self, name: Option<&str>) -> Option<&Shares> {
+        name.and_then(|name| self.names.find(name)).or(self.default.as_ref())
     }
 }
 
