@@ -14,7 +14,7 @@ from tests.e2e.kit.certificates import Authority, client_context
 from tests.e2e.kit.peers import running
 from tests.e2e.kit.secure import server_context
 from tests.e2e.kit.sites import LOOPBACK, until
-from tests.e2e.kit.tcp import is_reset, server
+from tests.e2e.kit.tcp import bystander, is_reset, server
 from tests.e2e.kit.wire import Play, dial
 from tests.e2e.test_tcp import PROXIED, carrier, config, count, exact, logged
 from tidegate.testing import TIMEOUT, Gateway
@@ -238,6 +238,62 @@ async def test_a_name_behind_a_proxy_header(named: Gateway) -> None:
     async with dial(named.port("behind")) as wire:
         await wire.send(PROXIED + hello("db.example.com"))
         assert await wire.exactly(1) == b"\x16"
+
+
+# ---- begun by the gateway -------------------------------------------------------------------------------------------
+
+
+async def test_the_gateway_begins_tls(directory: Path, authority: Authority) -> None:
+    """To servers whose certificate it believes, and no others; no protocol is offered."""
+    authority.issue("site", "site.test")
+    stranger = Authority(directory, "stranger")
+    stranger.issue("other-site", "site.test")
+    context = server_context(directory, "site")
+    context.set_alpn_protocols(["http/1.1", "h2"])
+    async with (
+        Secure("good", context) as good,
+        Secure("bad", server_context(directory, "other-site")) as bad,
+        running(config(upstreams_of(authority, good, bad), LISTENERS), directory=directory) as gateway,
+    ):
+        assert {await bystander(gateway.port("both")) for _ in range(4)} == {"good"}
+        async with dial(gateway.port("bad")) as wire:
+            assert await is_reset(wire)
+        assert (await logged(gateway, "refusal", listener="bad"))["reason"] == "upstream_tls"
+        failed = await count(gateway, "tidegate_endpoint_tls_failures_total", upstream="bad", reason="authority")
+        assert failed == 1
+
+
+LISTENERS = {"both": carrier("both"), "bad": carrier("bad")}
+
+
+def upstreams_of(authority: Authority, good: str, bad: str) -> dict[str, Any]:
+    tls = {"ca": authority.file, "server_name": "site.test"}
+    one, other = (url.replace("tcp://", "tls://") for url in (good, bad))
+    both = {"endpoints": [other, one], "balance": "round_robin", "tls": tls}
+    return {"both": both, "bad": {"endpoints": [other], "tls": tls}}
+
+
+async def test_an_end_that_the_server_does_not_tell_is_a_loss(directory: Path, authority: Authority) -> None:
+    authority.issue("site", "site.test")
+
+    async def vanish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"the beginning")
+        await reader.read(1)
+        raw: socket.socket = writer.get_extra_info("socket")
+        raw.shutdown(socket.SHUT_WR)  # FIN without close_notify
+
+    server = await asyncio.start_server(vanish, "127.0.0.1", 0, ssl=server_context(directory, "site"))
+    url = f"tls://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    app = {"endpoints": [url], "tls": {"ca": authority.file, "server_name": "site.test"}}
+    async with (
+        running(config({"app": app}), directory=directory) as gateway,
+        dial(gateway.port()) as client,
+    ):
+        assert await client.exactly(13) == b"the beginning"
+        await client.send(b"x")
+        assert await is_reset(client)
+        assert (await logged(gateway, "close"))["cause"] == "upstream_lost"
+    server.close()
 
 
 async def test_a_plain_listener_passes_tls_on(directory: Path, authority: Authority) -> None:

@@ -14,9 +14,9 @@ Network = IPv4Network | IPv6Network
 # sun_path holds 108 bytes, the last of them NUL (unix(7)).
 LONGEST_UNIX_PATH = 107
 EXPECTED_BIND = "expected address:port such as 0.0.0.0:8080, [::]:8443 (IPv4 too) or unix:/run/gateway.sock"
-EXPECTED_ENDPOINT = "expected http://host:port, https://host:port, tcp://host:port or unix:/path"
-_PORTS = {"http": "80", "https": "443", "tcp": ""}
-_KINDS = {"http": "http", "https": "http", "tcp": "tcp"}
+EXPECTED_ENDPOINT = "expected http://host:port, https://host:port, tcp://host:port, tls://host:port or unix:/path"
+_PORTS = {"http": "80", "https": "443", "tcp": "", "tls": ""}
+_KINDS = {"http": "http", "https": "http", "tcp": "tcp", "tls": "tcp"}
 _HOST_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]/@?#\s]*):([0-9]{1,5})")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 
@@ -131,7 +131,7 @@ class Target:
 
 
 def target(text: str) -> Target:
-    """`http://10.0.0.5:9000`, `https://chat.internal`, `tcp://10.0.0.9:5432`, `unix:/run/chat.sock`."""
+    """`http://10.0.0.5:9000`, `https://chat.internal`, `tls://10.0.0.9:5432`, `unix:/run/chat.sock`."""
     if text.startswith("unix:"):
         return Target(None, "", 0, _unix_path(text), "localhost", text)
     match = _URL.fullmatch(text)
@@ -165,9 +165,9 @@ def _tcp_target(text: str, scheme: str, authority: str) -> Target:
     address = ip_address(name.strip("[]")) if name.startswith("[") or name.replace(".", "").isdigit() else None
     shown = f"{name}:{int(port)}" if authority != host else name
     if not port:
-        raise UnitError(f"'{text}' has no port", "TCP has no port of its own: expected tcp://host:port")
+        raise UnitError(f"'{text}' has no port", f"TCP has no port of its own: expected {scheme}://host:port")
     place = ("" if address else name, _port(port, text), "")
-    return Target(address, *place, shown, text, scheme == "https", _KINDS[scheme])
+    return Target(address, *place, shown, text, scheme in ("https", "tls"), _KINDS[scheme])
 
 
 def network(text: str) -> Network:

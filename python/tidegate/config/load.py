@@ -154,7 +154,9 @@ class _Loading:
             return self._pem.upstream_tls(options.tls, (*path, "tls"))
         if "tls" in options.written:
             message = "no endpoint of this upstream speaks TLS"
-            self._findings.error((*path, "tls"), message, "write them as https://host:port", at_key=True)
+            self._findings.error(
+                (*path, "tls"), message, "write them as https://host:port or tls://host:port", at_key=True
+            )
         return None
 
     def _routes(self, listeners: Mapping[str, ListenerOptions]) -> tuple[Route, ...]:

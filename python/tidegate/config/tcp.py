@@ -132,7 +132,9 @@ def _check_tcp(listener: Listener, upstream: Upstream | None, at: KeyPath, findi
         return
     if "http" in upstream.kinds:
         message = f"the upstream '{upstream.name}' speaks HTTP, and a listener with 'tcp' needs TCP"
-        findings.error(at, message, "write its endpoints as tcp://host:port", at_key=at[-1] == upstream.name)
+        findings.error(
+            at, message, "write its endpoints as tcp://host:port or tls://host:port", at_key=at[-1] == upstream.name
+        )
     balance = upstream.balance
     if isinstance(balance, BalanceOptions) and not isinstance(balance.hash, str):
         what = balance.hash.chosen[0]

@@ -43,8 +43,8 @@ class EndpointOptions(Options):
     """One server behind the gateway."""
 
     url: TargetValue = Field(
-        description="`http://host:port` (80 when left out), `https://host:port` (443), `tcp://host:port` or "
-        "`unix:/path`."
+        description="`http://host:port` (80 when left out), `https://host:port` (443), `tcp://host:port`, "
+        "`tls://host:port` or `unix:/path`."
     )
     weight: Annotated[int, Field(ge=1, le=1_000_000), Number] = Field(
         1, description="Its share, beside the other endpoints' weights."
@@ -113,7 +113,7 @@ class PoolOptions(Options):
 
 
 class UpstreamTlsOptions(Options):
-    """TLS towards the endpoints that begin with `https://`."""
+    """TLS towards the endpoints that begin with `https://` or `tls://`."""
 
     server_name: HostName | None = Field(
         None,
@@ -130,8 +130,8 @@ class UpstreamOptions(Options):
     """A named group of endpoints behind the gateway."""
 
     endpoints: Annotated[tuple[Endpoint, ...], items(at_least=1)] = Field(
-        description="`http://host:port`, `https://host:port`, `tcp://host:port` (for listeners with `tcp`), "
-        "`unix:/path`, or `{url, weight}`. Names are resolved again as they age."
+        description="`http://host:port`, `https://host:port`, `tcp://host:port` and `tls://host:port` (for "
+        "listeners with `tcp`), `unix:/path`, or `{url, weight}`. Names are resolved again as they age."
     )
     protocol: Literal["auto", "h1", "h2"] = Field(
         "auto",
@@ -150,7 +150,9 @@ class UpstreamOptions(Options):
     eject: EjectOptions | None = Field(
         None, description="When an endpoint that fails gets nothing for a while; never when left out."
     )
-    tls: UpstreamTlsOptions = Field(UpstreamTlsOptions(), description="For endpoints that begin with `https://`.")
+    tls: UpstreamTlsOptions = Field(
+        UpstreamTlsOptions(), description="For endpoints that begin with `https://` or `tls://`."
+    )
     pool: PoolOptions = Field(PoolOptions(), description="Idle connections that are kept.")
     connect_timeout: PositiveDuration = Field(5_000, description="How long a connection to one endpoint may take.")
 
