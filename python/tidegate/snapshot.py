@@ -167,6 +167,8 @@ class _Writer:
             "place": self._place(path),
             "binds": [_bind(bind) for bind in listener.binds],
             "tls": self._tls(f"{at}/tls", (*path, "tls"), listener.tls) if listener.tls else None,
+            "http": list(listener.http),
+            "http2": _http2(listener.http2),
             "proxy_protocol": [str(network) for network in listener.proxy_protocol],
             "access": _access(listener.access),
             "tcp": self._tcp(listener.tcp) if listener.tcp else None,
@@ -216,6 +218,7 @@ class _Writer:
             "certificates": [{"cert": self._pem(pair.cert), "key": self._pem(pair.key)} for pair in tls.certificates],
             "rule": self._rule(tls.rule),
             "by_name": [[named.name, self._rule(named.rule)] for named in tls.by_name],
+            "protocols": [[name, list(versions)] for name, versions in tls.protocols],
         }
 
     def _rule(self, rule: TlsRule) -> Json:
@@ -412,6 +415,7 @@ def _rewrite(rewrite: RewriteOptions) -> Json:
 def _websocket(settings: WebSocket) -> Json:
     return {
         "enabled": settings.enabled,
+        "over": list(settings.over),
         "upstream_protocol": settings.upstream_protocol,
         "frames": settings.frames,
         "deflate": settings.deflate,

@@ -39,7 +39,8 @@ class PemFiles:
         certificates = tuple(pair for pair in pairs if pair is not None)
         rule = self._rule(options, None, path)
         named = self._by_name(options, rule, (*path, "by_name"))
-        return Tls(certificates, rule, named) if certificates and rule is not None else None
+        protocols = tuple(options.protocols.items())
+        return Tls(certificates, rule, named, protocols) if certificates and rule is not None else None
 
     def upstream_tls(self, options: UpstreamTlsOptions, path: KeyPath) -> UpstreamTls | None:
         """None when something is missing, which is then among the findings."""

@@ -12,7 +12,7 @@ from typing import Literal
 from tidegate.config.addresses import Bind, Network
 from tidegate.config.document import Document, KeyPath
 from tidegate.config.options.gateway import AccessLogOptions, AdminOptions, DrainOptions
-from tidegate.config.options.http import Http2Options
+from tidegate.config.options.http import Http2Options, HttpVersion
 from tidegate.config.options.listener import AccessOptions, ListenerLimitsOptions, ListenerTimeoutsOptions
 from tidegate.config.options.route import (
     EditsOptions,
@@ -89,6 +89,8 @@ class Tls:
     certificates: tuple[Certificate, ...]
     rule: TlsRule
     by_name: tuple["NamedRule", ...]
+    protocols: tuple[tuple[str, tuple[HttpVersion, ...]], ...]
+    """HTTP versions by server name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,8 @@ class Listener:
     path: KeyPath
     binds: tuple[Bind, ...]
     tls: Tls | None
+    http: tuple[HttpVersion, ...]
+    http2: Http2Options
     tcp: Tcp | None
     """None: HTTP is spoken."""
     access: AccessOptions
@@ -145,6 +149,7 @@ class WebSocket:
     """The WebSocket settings of one route on one listener. Equal ones are one in the snapshot."""
 
     enabled: bool
+    over: tuple[HttpVersion, ...]
     upstream_protocol: Literal["auto", "h1", "h2"] | None
     """None: what the upstream says."""
     frames: Literal["strict", "opaque"]

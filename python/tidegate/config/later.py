@@ -27,8 +27,8 @@ LATER: tuple[Later, ...] = (
     Later("cluster"),
     Later("hooks"),
     Later("identity"),
-    Later("listeners.*.http2"),
-    Later("listeners.*.http.*", ("h2", "h3"), "[h1]"),
+    Later("listeners.*.http.*", ("h3",), "h1 or h2"),
+    *(Later(f"{part}.*.websocket.over.*", ("h3",), "h1 or h2") for part in ("listeners", "routes")),
     Later("listeners.*.limits.connections_per_ip"),
     Later("listeners.*.limits.handshakes_per_ip"),
     *(
@@ -38,7 +38,6 @@ LATER: tuple[Later, ...] = (
             ("origins", (), ""),
             ("messages", (), ""),
             ("max_inflated", (), ""),
-            ("over", (), ""),
             ("deflate", ("terminate",), "pass or off"),
         )
     ),

@@ -140,6 +140,8 @@ class _Loading:
             tls=self._tls(options, path),
             tcp=tcp(options, path, _names(self._document.values.get("upstreams")), self._findings),
             access=options.access,
+            http=options.http,
+            http2=options.http2,
             proxy_protocol=options.proxy_protocol.from_ if options.proxy_protocol else (),
             trusted_proxies=options.trusted_proxies,
             limits=options.limits,

@@ -17,6 +17,7 @@ __all__ = ["check_kinds", "tcp"]
 
 _HTTP_ONLY: tuple[KeyPath, ...] = (
     ("http",),
+    ("http2",),
     ("websocket",),
     ("trusted_proxies",),
     ("limits", "body"),

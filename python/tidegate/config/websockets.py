@@ -65,6 +65,7 @@ def _settings(merged: WebSocketOptions) -> WebSocket:
     return WebSocket(
         enabled=merged.enabled,
         upstream_protocol=merged.upstream_protocol,
+        over=merged.over,
         frames=merged.frames,
         deflate=merged.deflate,
         subprotocols=merged.subprotocols,
@@ -82,7 +83,7 @@ def _settings(merged: WebSocketOptions) -> WebSocket:
 def _opaque(merged: WebSocketOptions) -> WebSocket:
     defaults = {name: getattr(WebSocketOptions(), name) for name in _NEED_FRAMES}
     idle = merged.idle.model_copy(update={"counts": "any"})
-    return _settings(merged.model_copy(update={**defaults, "ping": None, "idle": idle}))
+    return _settings(merged.model_copy(update={**defaults, "ping": None, "idle": idle, "over": ("h1",)}))
 
 
 def _refuse_frames(listener: Layer, route: Layer, findings: Findings) -> None:

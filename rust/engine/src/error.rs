@@ -49,6 +49,13 @@ pub mod refusal {
     pub const MISDIRECTED: Refusal =
         Refusal::new(421, "misdirected", "this connection was made for another server name; open a new one");
     pub const HEAD_TIMEOUT: Refusal = Refusal::new(408, "head_timeout", "the request head took too long");
+    pub const HTTP_1_OFF: Refusal =
+        Refusal::new(505, "http_1_off", "HTTP/1.1 is not spoken on this listener, only HTTP/2");
+    /// Said by a reset, not by an answer.
+    pub const HTTP_1_1_REQUIRED: Refusal =
+        Refusal::new(505, "http_1_1_required", "WebSockets of this route are opened over HTTP/1.1");
+    pub const OPAQUE_OVER_H2: Refusal =
+        Refusal::new(501, "opaque_over_h2", "this route takes private dialects of WebSockets, which need HTTP/1.1");
     pub const BODY_TIMEOUT: Refusal =
         Refusal::new(408, "body_timeout", "the next part of the request body took too long");
     pub const BODY_CUT: Refusal = Refusal::new(400, "bad_body", "the request body is malformed");

@@ -47,6 +47,9 @@ pub struct Listener {
     pub binds: Vec<Bind>,
     /// `null`: clear text.
     pub tls: Option<Tls>,
+    /// What is spoken, at least one.
+    pub http: Vec<HttpVersion>,
+    pub http2: Http2,
     /// Sources that must begin with a PROXY protocol header; from others a header is a bad request. Empty: off.
     pub proxy_protocol: Vec<IpNet>,
     pub access: Access,
@@ -133,6 +136,24 @@ pub enum Bind {
     Unix(PathBuf),
 }
 
+/// A version of HTTP.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum HttpVersion {
+    H1,
+    H2,
+}
+
+impl HttpVersion {
+    /// In logs and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::H1 => "h1",
+            Self::H2 => "h2",
+        }
+    }
+}
+
 /// What a connection of HTTP/2 may take.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -166,6 +187,8 @@ pub struct Tls {
     pub rule: TlsRule,
     /// Rules by server name: exact (`a.example.com`) or one leading wildcard label (`*.example.com`), lower case.
     pub by_name: Vec<(String, TlsRule)>,
+    /// What is spoken under a server name (as in `by_name`), where it is not what the listener says.
+    pub protocols: Vec<(String, Vec<HttpVersion>)>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
@@ -396,6 +419,8 @@ pub enum Respond {
 #[serde(deny_unknown_fields)]
 pub struct WebSocket {
     pub enabled: bool,
+    /// The versions of HTTP that a client may open one over.
+    pub over: Vec<HttpVersion>,
     /// What is spoken to the endpoints for them; `null` is what the upstream says.
     pub upstream_protocol: Option<Protocol>,
     pub frames: Frames,

@@ -10,7 +10,9 @@ use tidegate_engine::snapshot::{FORMAT, HostMatch, Snapshot};
 fn snapshot(routes: &[Value]) -> Snapshot {
     let place = json!({"file": "t.yaml", "line": 1});
     let listener = |name: &str| {
-        json!({"name": name, "place": place, "binds": [], "tls": null, "proxy_protocol": [], "access": {"allow": null, "deny": []}, "tcp": null, "trusted_proxies": [],
+        json!({"name": name, "place": place, "binds": [], "tls": null, "http": ["h1"],
+               "http2": {"streams": 1, "window": 1, "connection_window": 1}, "proxy_protocol": [],
+               "access": {"allow": null, "deny": []}, "tcp": null, "trusted_proxies": [],
                "limits": {"connections": null, "headers": 32768, "tls_handshakes": 1}, "head_timeout": 1, "keep_alive": 1,
                "tls_timeout": 1, "tls_queue": 1, "body_timeout": null})
     };

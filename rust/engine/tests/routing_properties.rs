@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use tidegate_engine::http::Fields;
 use tidegate_engine::route::{Request, RouteTable, clean};
 use tidegate_engine::snapshot::{
-    Access, Action, Drain, FORMAT, HostMatch, Listener, ListenerLimits, Match, NamedTest, OnChange, PathMatch, Place,
-    Respond, Route, RouteListener, Snapshot, ValueTest,
+    Access, Action, Drain, FORMAT, HostMatch, Http2, HttpVersion, Listener, ListenerLimits, Match, NamedTest, OnChange,
+    PathMatch, Place, Respond, Route, RouteListener, Snapshot, ValueTest,
 };
 
 #[derive(Clone, Debug)]
@@ -98,6 +98,8 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
         place: Place { file: String::new(), line: 0 },
         binds: vec![],
         tls: None,
+        http: vec![HttpVersion::H1],
+        http2: Http2 { streams: 1, window: 1, connection_window: 1 },
         proxy_protocol: vec![],
         access: Access { allow: None, deny: vec![] },
         tcp: None,

@@ -16,7 +16,7 @@ use rustls::{
     ClientConfig, ConnectionCommon, HandshakeKind, ProtocolVersion, RootCertStore, SideData, SupportedProtocolVersion,
 };
 use tidegate_engine::error::Fault;
-use tidegate_engine::snapshot::{Certificate, ClientAuth, Tls, TlsRule, TlsVersion};
+use tidegate_engine::snapshot::{Certificate, ClientAuth, HttpVersion, Tls, TlsRule, TlsVersion};
 use tidegate_engine::tls::{self, ServerTls};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
@@ -52,13 +52,14 @@ fn rule(min_version: TlsVersion, client_auth: ClientAuth) -> TlsRule {
 struct Listener {
     tls: Tls,
     secrets: HashMap<String, Vec<u8>>,
+    http: Vec<HttpVersion>,
 }
 
 impl Listener {
     fn new(pairs: &[Pair]) -> Self {
         let rule = rule(TlsVersion::V1_2, ClientAuth::Off);
-        let tls = Tls { certificates: Vec::new(), rule, by_name: Vec::new() };
-        let mut listener = Self { tls, secrets: HashMap::new() };
+        let tls = Tls { certificates: Vec::new(), rule, by_name: Vec::new(), protocols: Vec::new() };
+        let mut listener = Self { tls, secrets: HashMap::new(), http: vec![HttpVersion::H1] };
         pairs.iter().for_each(|pair| listener.add(pair));
         listener
     }
@@ -92,7 +93,7 @@ impl Listener {
 
     /// After a reload from `previous`.
     fn build_after(&self, previous: Option<&ServerTls>) -> Result<ServerTls, Vec<Fault>> {
-        tls::build(&self.tls, &self.secrets, "/listeners/0/tls", &[b"http/1.1"], previous)
+        tls::build(&self.tls, &self.secrets, "/listeners/0/tls", &self.http, previous)
     }
 
     /// The faults as `pointer: message`; there must be some.
@@ -294,6 +295,31 @@ fn protocols_are_agreed_on() {
     assert_eq!(offer(&[b"h2", b"http/1.1"]), Ok(Some(b"http/1.1".to_vec())));
     assert_eq!(offer(&[]), Ok(None));
     assert!(offer(&[b"h2"]).is_err(), "RFC 7301 §3.2: nothing in common ends the handshake");
+}
+
+#[test]
+fn protocols_by_server_name() {
+    let authority = authority();
+    let names = ["a.test", "old.test", "x.new.test"];
+    let mut listener = Listener::new(&[issue(&authority, &names)]);
+    listener.http = vec![HttpVersion::H1, HttpVersion::H2];
+    listener.tls.protocols =
+        vec![("old.test".into(), vec![HttpVersion::H1]), ("*.new.test".into(), vec![HttpVersion::H2])];
+    // Whatever rule a name falls under, its protocols are its own.
+    let tls = listener.with_name("old.test", rule(TlsVersion::V1_3, ClientAuth::Off)).build().unwrap();
+    let agreed = |name: &str, protocols: &[&[u8]]| {
+        let alpn = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        let session = connect(&tls, &Client { alpn, ..Client::new(&authority) }.config(), name)?;
+        Ok::<_, String>(session.client.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()))
+    };
+    let both: &[&[u8]] = &[b"http/1.1", b"h2"];
+    for (name, expected) in [("a.test", "h2"), ("old.test", "http/1.1"), ("x.new.test", "h2")] {
+        assert_eq!(agreed(name, both), Ok(Some(expected.to_owned())), "{name}");
+    }
+    assert!(agreed("x.new.test", &[b"http/1.1"]).is_err());
+    let speaks = |name, version| tls.speaks(name, version);
+    assert!(speaks("a.test", HttpVersion::H2) && speaks("old.test", HttpVersion::H1));
+    assert!(!speaks("old.test", HttpVersion::H2) && !speaks("x.new.test", HttpVersion::H1));
 }
 
 /// The outcome of connecting to a listener that treats client certificates so: whether the server has one.

@@ -51,7 +51,7 @@ def test_defaults_are_spelt_as_in_the_file() -> None:
         ("listeners", "x", "timeouts", "keep_alive"): "75s",
         ("listeners", "x", "limits", "headers"): "32KiB",
         ("listeners", "x", "limits", "connections"): "unlimited",
-        ("listeners", "x", "http"): ["h1"],
+        ("listeners", "x", "http"): ["h1", "h2"],
         ("routes", 0, "websocket", "max_lifetime"): "never",
         ("routes", 0, "websocket", "max_message"): "unlimited",
         ("routes", 0, "websocket", "on_client_lost"): "never",

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tidegate.config.options.http import Http2Options, HttpVersion
 from tidegate.config.options.tcp import TcpOptions
 from tidegate.config.options.values import (
     BindValue,
@@ -56,6 +57,9 @@ class TlsOptions(TlsRuleOptions):
         description="Chosen by the names in them; the first one serves clients that name none or another."
     )
     by_name: dict[ServerName, TlsRuleOptions] = Field({}, description="Other rules for single server names.")
+    protocols: dict[ServerName, Annotated[tuple[HttpVersion, ...], items(at_least=1)]] = Field(
+        {}, description="Other HTTP versions than `http` says, for single server names."
+    )
 
 
 class ProxyProtocolOptions(Options):
@@ -120,9 +124,11 @@ class ListenerOptions(Options):
         description="`host:port`, `[::]:port` (IPv4 too) or `unix:/path`, or a list of them. Port 0 takes a free one."
     )
     tls: TlsOptions | None = Field(None, description="TLS towards the client; clear text when left out.")
-    http: Annotated[tuple[Literal["h1"], ...], items(at_least=1)] = Field(
-        ("h1",), description="The HTTP versions that are offered."
+    http: Annotated[tuple[HttpVersion, ...], items(at_least=1)] = Field(
+        ("h1", "h2"),
+        description="The HTTP versions that are offered: over TLS by ALPN, in clear text by a client's first bytes.",
     )
+    http2: Http2Options = Field(Http2Options(), description="What a connection of HTTP/2 may take.")
     websocket: WebSocketOptions = Field(WebSocketOptions(), description="For the routes of this listener.")
     tcp: TcpOptions | None = Field(None, description="Carry TCP; HTTP when left out.")
     access: AccessOptions = Field(AccessOptions(), description="Which clients may connect, by address.")

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tidegate.config.options.http import HttpVersion
 from tidegate.config.options.values import (
     CloseCode,
     Duration,
@@ -55,6 +56,11 @@ class WebSocketOptions(Options):
     """What a WebSocket may do. What a route leaves out comes from its listener, then from the defaults."""
 
     enabled: Flag = Field(True, description="Whether WebSockets are bridged; otherwise an attempt gets 403.")
+    over: Annotated[tuple[HttpVersion, ...], items(at_least=1)] = Field(
+        ("h1", "h2"),
+        description="The HTTP versions that a client may open one over. Clients of HTTP/2 are told of it only where "
+        "some route of the server name has `h2` here.",
+    )
     upstream_protocol: Literal["auto", "h1", "h2"] | None = Field(
         None,
         description="What is spoken to the endpoints for WebSockets; what the upstream's `protocol` says when left "

@@ -126,6 +126,11 @@ impl BodyReader {
         &self.trailers
     }
 
+    /// Takes them out.
+    pub fn take_trailers(&mut self) -> Fields {
+        std::mem::take(&mut self.trailers)
+    }
+
     /// How many of the next `available` bytes are content; none while framing is due.
     fn take_content(&mut self, available: usize) -> Option<usize> {
         match &mut self.state {

@@ -50,6 +50,9 @@ pub struct RequestHead {
     pub expect_continue: bool,
     /// The host of the target or the Host field, which agree where there are both; absent only in HTTP/1.0.
     pub host: Option<Authority>,
+    /// What an extended CONNECT of HTTP/2 asks for by its `:protocol` (RFC 8441 §4). Its method is GET here: that is what
+    /// it means.
+    pub protocol: Option<Box<str>>,
 }
 
 /// A response without its body.
@@ -116,6 +119,7 @@ fn read_request(buffer: &[u8], extent: &Extent) -> Result<RequestHead, BadHead> 
         // HTTP/1.0 has no interim answers (RFC 9110 §10.1.1), and without a body there is nothing to wait for.
         expect_continue: framing.expects_continue && minor == 1 && !body.is_empty(),
         host,
+        protocol: None,
     })
 }
 

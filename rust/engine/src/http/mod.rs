@@ -1,4 +1,4 @@
-//! HTTP/1.1 without IO: heads and bodies from bytes, and bytes from heads and bodies.
+//! HTTP without IO: heads and bodies of HTTP/1.1 from bytes, and bytes from heads and bodies.
 //!
 //! An intermediary is attacked where it and its neighbour read the same bytes differently, so this codec accepts one
 //! spelling of a message and refuses the rest. A head passes four gates, in the order of its bytes:
@@ -9,6 +9,8 @@
 //! 4. `framing` decides where the body ends, or that nobody can tell (RFC 9112 §6).
 //!
 //! [`body`] then walks over the body without copying it ([`chunked`], `trailers`), and [`write`] is the way back.
+//!
+//! Frames of HTTP/2 are for the `h2` crate; [`h2`] makes the same heads of what it has read.
 
 mod block;
 pub mod body;
@@ -18,7 +20,7 @@ pub mod fault;
 pub mod fields;
 pub mod forwarded;
 mod framing;
-mod h2;
+pub mod h2;
 pub mod head;
 pub mod method;
 pub mod scan;
@@ -36,3 +38,4 @@ pub use head::{Parsed, RequestHead, ResponseHead, parse_request, parse_response,
 pub use method::Method;
 pub use scan::Scan;
 pub use target::{Authority, Scheme, Target};
+pub use trailers::passable_trailers;

@@ -33,10 +33,15 @@ impl Trailers {
         self.text.extend_from_slice(&input[..input.len().min(room)]);
         let Some(extent) = self.scan.advance(&self.text, LIMIT)? else { return Ok(None) };
         let end = extent.fields.end;
-        let mut fields = read_fields(&self.text[..end], extent.count, |line| Ok(line.value))?;
-        fields.retain(|name, _| !is_forbidden(name));
-        Ok(Some((fields, end - before)))
+        let fields = read_fields(&self.text[..end], extent.count, |line| Ok(line.value))?;
+        Ok(Some((passable_trailers(fields), end - before)))
     }
+}
+
+/// Those of the trailer fields that may be passed on.
+pub fn passable_trailers(mut fields: Fields) -> Fields {
+    fields.retain(|name, _| !is_forbidden(name));
+    fields
 }
 
 /// RFC 9110 §6.5.1: nothing that frames, routes, authenticates, controls or describes the message may come so late,

@@ -12,10 +12,11 @@ use tokio::time::timeout;
 
 use super::access;
 use super::connection;
+use super::downstream::{Downstream, TlsFacts};
 use super::handshakes;
 use super::listening::{ListenSocket, Listening, Occupancy};
 use super::permit::Permit;
-use super::session::{Session, TlsFacts};
+use super::session::Session;
 use super::state::State;
 use super::tcp;
 use super::worker::{Command, Worker};
@@ -137,8 +138,8 @@ pub async fn establish(worker: &Rc<Worker>, accepted: Accepted) -> Option<Sessio
     worker.tallies.accepted(&settings.name);
     let established = if settings.tls.is_none() && settings.proxy_protocol.is_empty() {
         let (Accepted { raw, peer, permit }, id) = (accepted, worker.shared.serial());
-        admit(&state, listener, id, peer, &raw)
-            .map(|()| Session::new(Stream::Raw(raw), Vec::new(), peer, None, permit, id))
+        let downstream = Downstream { peer, tls: None, permit: Rc::new(permit), id };
+        admit(&state, listener, id, peer, &raw).map(|()| Session::new(Stream::Raw(raw), Vec::new(), downstream))
     } else {
         // In a box, because it is some KiB, which a connection would otherwise have room for until its end.
         let handshake = Box::pin(establish_on(worker, &state, listener, accepted));
@@ -162,10 +163,10 @@ async fn establish_on(
     if from_proxy {
         peer = read_proxy_header(&mut raw, &mut early).await?.or(peer);
     }
-    let id = worker.shared.serial();
+    let (id, permit) = (worker.shared.serial(), Rc::new(permit));
     admit(state, listener, id, peer, &raw)?;
     match &state.listeners[listener].tls {
-        None => Ok(Session::new(Stream::Raw(raw), early, peer, None, permit, id)),
+        None => Ok(Session::new(Stream::Raw(raw), early, Downstream { peer, tls: None, permit, id })),
         Some(server) => {
             let hello = tls::read_hello(raw, early).await.map_err(|_| "tls")?;
             let name = hello.server_name.as_deref().map(str::to_ascii_lowercase);
@@ -182,7 +183,8 @@ async fn establish_on(
             }
             let resumed = stream.common().handshake_kind() == Some(HandshakeKind::Resumed);
             worker.tallies.tls_handshake(&settings.name, if resumed { "resumed" } else { "full" });
-            Ok(Session::new(Stream::Tls(Box::new(stream)), Vec::new(), peer, Some(facts), permit, id))
+            let downstream = Downstream { peer, tls: Some(facts), permit, id };
+            Ok(Session::new(Stream::Tls(Box::new(stream)), Vec::new(), downstream))
         }
     }
 }

@@ -6,12 +6,12 @@
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use super::client::{Client, Gone};
 use super::connection::Step;
 use super::exchange::{Exchange, REQUEST_ID};
 use super::presence::Moment;
 use super::proxy::Asked;
-use super::pump::{Pump, Stuck};
-use super::session::Session;
+use super::pump::{Framing, Pump, Sink, Source, Stuck};
 use super::worker::Worker;
 use crate::error::refusal;
 use crate::http::write::{strip_connection_fields, write_response};
@@ -19,8 +19,8 @@ use crate::http::{BodyLength, Fields, ResponseHead};
 use crate::upstream::{Link, ResponseReader};
 
 /// Both bodies, while the answer goes down.
-struct Answering<'a> {
-    session: &'a mut Session,
+struct Answering<'a, 'c> {
+    client: &'a mut Client<'c>,
     link: &'a mut Link,
     upload: &'a mut Pump,
     download: &'a mut Pump,
@@ -28,25 +28,20 @@ struct Answering<'a> {
 }
 
 /// Passes an answer on.
-pub async fn respond(worker: &Rc<Worker>, session: &mut Session, exchange: &Exchange, mut asked: Box<Asked>) -> Step {
+pub async fn respond(worker: &Rc<Worker>, client: &mut Client<'_>, exchange: &Exchange, mut asked: Box<Asked>) -> Step {
     let Asked { link, reader, head, upload } = &mut *asked;
-    let keep = exchange.head.keep_alive && !session.permit.listening.gate.is_closed();
-    // A body whose end only the close shows is told in chunks, where the client understands them.
-    let chunked = match head.body {
-        BodyLength::Chunked | BodyLength::UntilClose => exchange.head.minor == 1,
-        BodyLength::None | BodyLength::Length(_) => false,
+    let manner = Manner::new(client, exchange, head, upload.is_done());
+    let begun = begin(client, exchange, head, &manner, std::mem::take(&mut reader.rest));
+    let Ok(mut download) = begun else {
+        exchange.answered(worker, head.status, Some(CLIENT_LOST), upload.content, 0);
+        return Step::Drop;
     };
-    let delimited = chunked || !matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
-    // Where the request's body is not through yet, nobody knows where the next request begins.
-    let keep = keep && delimited && upload.is_done();
-    let bytes = answer_head(exchange, head, chunked, keep);
-    let mut download = Pump::new(head.body, chunked, bytes, std::mem::take(&mut reader.rest));
     let is_uploading = !upload.is_done();
-    let mut answering = Answering { session, link, upload, download: &mut download, is_uploading };
+    let mut answering = Answering { client, link, upload, download: &mut download, is_uploading };
     let ended = std::future::poll_fn(|cx| answering.poll(cx)).await;
     exchange.answered(worker, asked.head.status, ended.err(), asked.upload.content, download.content);
     if let Err(reason) = ended {
-        if !delimited && reason != CLIENT_LOST {
+        if let (Client::H1(session), false) = (client, manner.delimited || reason == CLIENT_LOST) {
             session.stream.reset_when_dropped();
         }
         return Step::Drop;
@@ -56,15 +51,60 @@ pub async fn respond(worker: &Rc<Worker>, session: &mut Session, exchange: &Exch
     if head.keep_alive && upload.is_done() && download.input.is_empty() && head.body != BodyLength::UntilClose {
         worker.pools.put(link, &exchange.pick_upstream().pool);
     }
-    if keep { Step::Next } else { Step::Close }
+    if manner.keep { Step::Next } else { Step::Close }
+}
+
+/// How an answer goes down.
+struct Manner {
+    framing: Framing,
+    /// Whether the client can tell its end from its being cut off.
+    delimited: bool,
+    /// The connection may carry another exchange.
+    keep: bool,
+}
+
+impl Manner {
+    fn new(client: &Client<'_>, exchange: &Exchange, head: &ResponseHead, is_uploaded: bool) -> Self {
+        if matches!(client, Client::H2(_)) {
+            return Self { framing: Framing::Data, delimited: true, keep: true };
+        }
+        let until_close = matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
+        // A body whose end only the close shows is told in chunks, where the client understands them.
+        let chunked = until_close && exchange.head.minor == 1;
+        let delimited = chunked || !until_close;
+        // Where the request's body is not through yet, nobody knows where the next request begins.
+        let keep = exchange.head.keep_alive && !client.downstream().is_closing() && delimited && is_uploaded;
+        Self { framing: if chunked { Framing::Chunked } else { Framing::Plain }, delimited, keep }
+    }
+}
+
+/// Sends the answer's head, or puts it in front of the body. `early` is what came of the body with the head.
+fn begin(
+    client: &mut Client<'_>,
+    exchange: &Exchange,
+    head: &mut ResponseHead,
+    manner: &Manner,
+    early: Vec<u8>,
+) -> Result<Pump, Gone> {
+    // A 426 says nothing without the protocols that it asks for (RFC 9110 §15.5.22).
+    let upgrades = if head.status == 426 { listed(&head.fields, "Upgrade") } else { Vec::new() };
+    let fields = answer_fields(exchange, head);
+    let bytes = match client {
+        Client::H1(_) => answer_head(exchange, head, fields, manner, &upgrades),
+        Client::H2(request) => {
+            request.begin(head.status, &fields, head.body.is_empty())?;
+            Vec::new()
+        }
+    };
+    Ok(Pump::new(head.body, manner.framing, bytes, early))
 }
 
 const CLIENT_LOST: &str = "client_lost";
 
-impl Answering<'_> {
+impl Answering<'_, '_> {
     /// Ready when the answer has gone out whole; the reason, when it ends early.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
-        match self.download.poll(cx, &mut self.link.stream, &mut self.session.stream) {
+        match self.download.poll(cx, Source::Stream(&mut self.link.stream), self.client.sink()) {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(Stuck::Sink)) => return Poll::Ready(Err(CLIENT_LOST)),
             Poll::Ready(Err(Stuck::Source | Stuck::Malformed | Stuck::TooLarge)) => {
@@ -77,12 +117,13 @@ impl Answering<'_> {
         }
         // An answer may pause for hours between two events: nobody must go on making it for a client that has gone.
         let moment = Moment::Answer { sent: self.download.written() };
-        self.session.poll_gone(cx, moment).map(|()| Err(CLIENT_LOST))
+        self.client.poll_gone(cx, moment).map(|()| Err(CLIENT_LOST))
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
-        match self.upload.poll(cx, &mut self.session.stream, &mut self.link.stream) {
-            Poll::Pending => return Poll::Pending,
+        match self.upload.poll(cx, self.client.source(), Sink::Stream(&mut self.link.stream)) {
+            Poll::Pending if !self.client.can_reset() => return Poll::Pending,
+            Poll::Pending => {}
             Poll::Ready(Ok(()) | Err(Stuck::Sink)) => self.is_uploading = false,
             // The upstream would wait for the rest for ever.
             Poll::Ready(Err(Stuck::Source)) => return Poll::Ready(Err(CLIENT_LOST)),
@@ -90,28 +131,40 @@ impl Answering<'_> {
             Poll::Ready(Err(Stuck::TooLarge)) => return Poll::Ready(Err(refusal::BODY_TOO_LARGE.reason)),
         }
         let moment = Moment::Answer { sent: self.download.written() };
-        self.session.poll_gone(cx, moment).map(|()| Err(CLIENT_LOST))
+        self.client.poll_gone(cx, moment).map(|()| Err(CLIENT_LOST))
     }
 }
 
-fn answer_head(exchange: &Exchange, head: &mut ResponseHead, chunked: bool, keep: bool) -> Vec<u8> {
+fn answer_fields(exchange: &Exchange, head: &mut ResponseHead) -> Fields {
     let mut fields = std::mem::take(&mut head.fields);
-    // A 426 says nothing without the protocols that it asks for (RFC 9110 §15.5.22).
-    let upgrades = if head.status == 426 { fields.all("Upgrade").collect::<Vec<_>>().join(&b", "[..]) } else { vec![] };
     strip_connection_fields(&mut fields);
     fields.set(REQUEST_ID, exchange.request_id.as_bytes());
     exchange.edit_response(&mut fields);
-    if chunked {
+    fields
+}
+
+/// The head as HTTP/1.1 has it, with what concerns the client's connection.
+fn answer_head(
+    exchange: &Exchange,
+    head: &ResponseHead,
+    mut fields: Fields,
+    manner: &Manner,
+    upgrades: &[u8],
+) -> Vec<u8> {
+    if manner.framing == Framing::Chunked {
         fields.push(b"Transfer-Encoding", b"chunked");
     }
-    let asks_for = !upgrades.is_empty();
-    if asks_for {
-        fields.push(b"Upgrade", &upgrades);
+    if !upgrades.is_empty() {
+        fields.push(b"Upgrade", upgrades);
     }
-    push_connection(&mut fields, asks_for, keep, exchange.head.minor);
+    push_connection(&mut fields, !upgrades.is_empty(), manner.keep, exchange.head.minor);
     let mut bytes = Vec::with_capacity(1024);
     write_response(&mut bytes, head.status, Some(&head.reason), &fields);
     bytes
+}
+
+fn listed(fields: &Fields, name: &str) -> Vec<u8> {
+    fields.all(name).collect::<Vec<_>>().join(&b", "[..])
 }
 
 fn push_connection(fields: &mut Fields, upgrade: bool, keep: bool, minor: u8) {
@@ -129,7 +182,7 @@ fn push_connection(fields: &mut Fields, upgrade: bool, keep: bool, minor: u8) {
 /// An answer other than 101 to an attempt: it goes through whole, and then both connections end.
 pub async fn pass_answer(
     worker: &Rc<Worker>,
-    session: &mut Session,
+    client: &mut Client<'_>,
     mut exchange: Exchange,
     link: Link,
     reader: ResponseReader,
@@ -138,6 +191,6 @@ pub async fn pass_answer(
     exchange.head.keep_alive = false;
     let head = ResponseHead { keep_alive: false, ..head };
     exchange.count_handshake(worker, head.status, "upstream");
-    let upload = Pump::new(BodyLength::None, false, Vec::new(), Vec::new());
-    respond(worker, session, &exchange, Box::new(Asked { link, reader, head, upload })).await
+    let upload = Pump::new(BodyLength::None, Framing::Plain, Vec::new(), Vec::new());
+    respond(worker, client, &exchange, Box::new(Asked { link, reader, head, upload })).await
 }

@@ -10,13 +10,13 @@
 
 use std::task::{Context, Poll, ready};
 
+use super::client::Client;
 use super::exchange::Exchange;
 use super::presence::Moment;
 use super::proxy::{Asked, Failed};
-use super::pump::{Pump, Stuck};
-use super::session::Session;
+use super::pump::{Pump, Sink, Stuck};
 use crate::error::{Refusal, refusal};
-use crate::http::write::{strip_connection_fields, write_response};
+use crate::http::write::strip_connection_fields;
 use crate::http::{Fields, Method, ResponseHead};
 use crate::io::clock::{self, Millis};
 use crate::upstream::{HeadError, Link, ResponseReader};
@@ -25,8 +25,8 @@ use crate::upstream::{HeadError, Link, ResponseReader};
 const CONTINUE_AFTER: Millis = 1_000;
 
 /// A request on its way.
-pub struct Asking<'a> {
-    pub session: &'a mut Session,
+pub struct Asking<'a, 'c> {
+    pub client: &'a mut Client<'c>,
     pub exchange: &'a Exchange,
     pub link: Link,
     pub upload: Pump,
@@ -61,11 +61,11 @@ enum Event {
     Late(Whom),
 }
 
-impl<'a> Asking<'a> {
-    pub fn new(session: &'a mut Session, exchange: &'a Exchange, link: Link, upload: Pump) -> Self {
+impl<'a, 'c> Asking<'a, 'c> {
+    pub fn new(client: &'a mut Client<'c>, exchange: &'a Exchange, link: Link, upload: Pump) -> Self {
         let waiting = Waiting { whom: Whom::Upstream, since: clock::now(), moved: 0 };
         let reader = ResponseReader::default();
-        Self { session, exchange, link, upload, reader, is_uploading: true, may_continue: false, waiting }
+        Self { client, exchange, link, upload, reader, is_uploading: true, may_continue: false, waiting }
     }
 
     /// Waits for the final answer; interim ones go to the client as they come.
@@ -90,7 +90,7 @@ impl<'a> Asking<'a> {
             self.poll_upload(cx)?;
         }
         // Also right behind the end of the body: what the client does meanwhile would else wake nobody.
-        if !self.is_uploading && self.session.poll_gone(cx, self.moment()).is_ready() {
+        if (!self.is_uploading || self.client.can_reset()) && self.client.poll_gone(cx, self.moment()).is_ready() {
             return Poll::Ready(Err(Failed::Client));
         }
         let was_head = self.exchange.head.method == Method::Head;
@@ -102,9 +102,9 @@ impl<'a> Asking<'a> {
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Failed> {
-        match self.upload.poll(cx, &mut self.session.stream, &mut self.link.stream) {
+        match self.upload.poll(cx, self.client.source(), Sink::Stream(&mut self.link.stream)) {
             Poll::Pending => return Ok(()),
-            Poll::Ready(Ok(())) => self.session.buffer.append(&mut self.upload.input),
+            Poll::Ready(Ok(())) => self.client.give_back(&mut self.upload.input),
             // The upstream wants no more of it; perhaps it has said why.
             Poll::Ready(Err(Stuck::Sink)) => {}
             Poll::Ready(Err(Stuck::Source)) => return Err(Failed::Client),
@@ -137,7 +137,7 @@ impl<'a> Asking<'a> {
             self.waiting = Waiting { whom, since: clock::now(), moved };
         }
         let Some(limit) = self.patience(whom) else { return Poll::Pending };
-        ready!(self.session.alarm.poll(cx, self.waiting.since + limit));
+        ready!(self.client.alarm().poll(cx, self.waiting.since + limit));
         self.waiting.since = clock::now();
         Poll::Ready(whom)
     }
@@ -177,8 +177,6 @@ impl<'a> Asking<'a> {
     }
 
     async fn send_interim(&mut self, status: u16, reason: Option<&[u8]>, fields: &Fields) -> Result<(), Failed> {
-        let mut bytes = Vec::new();
-        write_response(&mut bytes, status, reason, fields);
-        self.session.stream.write_all(&bytes).await.map_err(|_| Failed::Client)
+        self.client.send_interim(status, reason, fields).await.map_err(|_| Failed::Client)
     }
 }

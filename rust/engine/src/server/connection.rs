@@ -15,12 +15,13 @@
 use std::rc::Rc;
 
 use super::accept::{self, Accepted};
+use super::client::Client;
 use super::exchange::Exchange;
 use super::plan::{self, Plan};
-use super::session::{NoHead, Session};
+use super::session::NoHead;
 use super::worker::Worker;
-use super::{echo, lifecycle, proxy, reply, tcp, websocket};
-use crate::error::{Refusal, refusal};
+use super::{echo, h2, lifecycle, proxy, reply, tcp, websocket};
+use crate::error::refusal;
 use crate::http::RequestHead;
 
 /// What follows an exchange.
@@ -42,10 +43,16 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     if session.is_tcp {
         return tcp::serve(&worker, session).await;
     }
+    if session.has_agreed_on_h2() {
+        return h2::begin(&worker, session);
+    }
     loop {
         let step = match session.next_head(&worker).await {
-            Ok(head) => serve_request(&worker, &mut session, head).await,
-            Err(NoHead::Refused(refusal)) => refuse_head(&worker, &mut session, &refusal).await,
+            Ok(head) => serve_request(&worker, &mut Client::H1(&mut session), head).await,
+            Err(NoHead::Refused(refusal)) => {
+                reply::refuse_unread(&worker, &mut Client::H1(&mut session), &refusal).await
+            }
+            Err(NoHead::Preface) => return h2::begin(&worker, session),
             Err(NoHead::Closed) => Step::Drop,
         };
         match step {
@@ -57,22 +64,17 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     }
 }
 
-async fn serve_request(worker: &Rc<Worker>, session: &mut Session, head: RequestHead) -> Step {
-    let Some(mut exchange) = Exchange::new(worker, session, head) else {
-        return refuse_head(worker, session, &refusal::LISTENER_GONE).await;
+/// Serves one request, over whatever version of HTTP it came.
+pub async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, head: RequestHead) -> Step {
+    let Some(mut exchange) = Exchange::new(worker, client, head) else {
+        return reply::refuse_unread(worker, client, &refusal::LISTENER_GONE).await;
     };
-    match plan::decide(session, &mut exchange) {
-        Ok(Plan::Answer(answer)) => exchange.answer(worker, session, &answer).await,
-        Ok(Plan::Echo) => echo::request(worker, session, &exchange).await,
-        Ok(Plan::EchoWebSocket(offer)) => echo::websocket(worker, session, exchange, &offer).await,
-        Ok(Plan::Forward) => proxy::forward(worker, session, &mut exchange).await,
-        Ok(Plan::WebSocket(offer)) => websocket::bridge(worker, session, exchange, offer).await,
-        Err(refusal) => exchange.refuse(worker, session, &refusal).await,
+    match plan::decide(client.downstream(), &mut exchange) {
+        Ok(Plan::Answer(answer)) => exchange.answer(worker, client, &answer).await,
+        Ok(Plan::Echo) => echo::request(worker, client, &exchange).await,
+        Ok(Plan::EchoWebSocket(offer)) => echo::websocket(worker, client, exchange, &offer).await,
+        Ok(Plan::Forward) => proxy::forward(worker, client, &mut exchange).await,
+        Ok(Plan::WebSocket(offer)) => websocket::bridge(worker, client, exchange, offer).await,
+        Err(refusal) => exchange.refuse(worker, client, &refusal).await,
     }
-}
-
-/// There is no request to speak of: the bytes are no HTTP, or too many, or too slow, or too late.
-async fn refuse_head(worker: &Rc<Worker>, session: &mut Session, refusal: &Refusal) -> Step {
-    reply::refuse_unread(worker, session, refusal).await;
-    Step::Close
 }

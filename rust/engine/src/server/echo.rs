@@ -10,14 +10,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::client::{Client, Gone};
 use super::connection::Step;
 use super::exchange::Exchange;
+use super::h2::Request;
 use super::lifecycle::Grant;
 use super::plan::Answer;
 use super::session::Session;
+use super::websocket::tell_open;
 use super::worker::Worker;
 use crate::error::{Refusal, refusal};
-use crate::http::write::write_response;
 use crate::http::{BodyReader, BodyStep, Fields};
 use crate::io::{Raw, Stream, room};
 use crate::ws::frame::{Header, Opcode, mask_in_place, write_header};
@@ -27,29 +29,33 @@ use crate::ws::handshake::{self, Accepted};
 const BODY_LIMIT: u64 = 1024 * 1024;
 
 /// Sends a request's body back.
-pub async fn request(worker: &Rc<Worker>, session: &mut Session, exchange: &Exchange) -> Step {
-    if exchange.head.expect_continue && session.buffer.is_empty() {
-        let mut bytes = Vec::new();
-        write_response(&mut bytes, 100, None, &Fields::new());
-        if session.stream.write_all(&bytes).await.is_err() {
-            return exchange.abandoned(worker);
-        }
+pub async fn request(worker: &Rc<Worker>, client: &mut Client<'_>, exchange: &Exchange) -> Step {
+    let is_waiting = !matches!(client, Client::H1(session) if !session.buffer.is_empty());
+    if exchange.head.expect_continue
+        && is_waiting
+        && let Err(Gone) = client.send_interim(100, None, &Fields::new()).await
+    {
+        return exchange.abandoned(worker);
     }
-    match read_body(session, exchange).await {
+    let limit = exchange.body_limit().map_or(BODY_LIMIT, |limit| limit.min(BODY_LIMIT));
+    let read = match client {
+        Client::H1(session) => read_body(session, exchange, limit).await,
+        Client::H2(request) => read_frames(request, exchange.body_timeout(), limit).await,
+    };
+    match read {
         Ok(body) => {
             let content_type = exchange.head.fields.first("content-type").unwrap_or(b"application/octet-stream");
             let content_type = String::from_utf8_lossy(content_type).into_owned();
             let received = body.len() as u64;
             let answer = Answer { status: 200, fields: Fields::new(), content_type, body, received };
-            exchange.answer(worker, session, &answer).await
+            exchange.answer(worker, client, &answer).await
         }
-        Err(refusal) => exchange.refuse(worker, session, &refusal).await,
+        Err(refusal) => exchange.refuse(worker, client, &refusal).await,
     }
 }
 
-async fn read_body(session: &mut Session, exchange: &Exchange) -> Result<Vec<u8>, Refusal> {
+async fn read_body(session: &mut Session, exchange: &Exchange, limit: u64) -> Result<Vec<u8>, Refusal> {
     let mut reader = BodyReader::new(exchange.head.body);
-    let limit = exchange.body_limit().map_or(BODY_LIMIT, |limit| limit.min(BODY_LIMIT));
     let mut body = Vec::new();
     loop {
         match reader.next(&session.buffer).map_err(|_| refusal::BODY_CUT)? {
@@ -63,7 +69,9 @@ async fn read_body(session: &mut Session, exchange: &Exchange) -> Result<Vec<u8>
             }
             BodyStep::More => {
                 session.buffer.clear();
-                read_on(session, exchange.body_timeout()).await?;
+                let reading = session.stream.read_more(&mut session.buffer);
+                let read = within(exchange.body_timeout(), reading).await?;
+                read.ok().filter(|read| *read > 0).ok_or(refusal::BODY_CUT)?;
             }
         }
         if body.len() as u64 > limit {
@@ -72,31 +80,39 @@ async fn read_body(session: &mut Session, exchange: &Exchange) -> Result<Vec<u8>
     }
 }
 
-async fn read_on(session: &mut Session, patience: Option<u64>) -> Result<(), Refusal> {
-    let reading = session.stream.read_more(&mut session.buffer);
-    let read = match patience {
-        None => reading.await,
-        Some(patience) => timeout(Duration::from_millis(patience), reading).await.map_err(|_| refusal::BODY_TIMEOUT)?,
-    };
-    read.ok().filter(|read| *read > 0).map(|_| ()).ok_or(refusal::BODY_CUT)
+async fn read_frames(request: &mut Request, patience: Option<u64>, limit: u64) -> Result<Vec<u8>, Refusal> {
+    let mut body = Vec::new();
+    while let Some(frame) = within(patience, request.receive.data()).await? {
+        let frame = frame.map_err(|_| refusal::BODY_CUT)?;
+        let _ = request.receive.flow_control().release_capacity(frame.len());
+        body.extend_from_slice(&frame);
+        if body.len() as u64 > limit {
+            return Err(refusal::BODY_TOO_LARGE);
+        }
+    }
+    Ok(body)
+}
+
+async fn within<T>(patience: Option<u64>, reading: impl Future<Output = T>) -> Result<T, Refusal> {
+    match patience {
+        None => Ok(reading.await),
+        Some(patience) => timeout(Duration::from_millis(patience), reading).await.map_err(|_| refusal::BODY_TIMEOUT),
+    }
 }
 
 /// Accepts a WebSocket and sends its messages back.
 pub async fn websocket(
     worker: &Rc<Worker>,
-    session: &mut Session,
+    client: &mut Client<'_>,
     exchange: Exchange,
     offer: &handshake::Offer,
 ) -> Step {
     let Ok((near, far)) = UnixStream::pair().and_then(|(near, far)| Ok((near, room::claim(far)?))) else {
-        return exchange.refuse(worker, session, &refusal::OVERLOAD).await;
+        return exchange.refuse(worker, client, &refusal::OVERLOAD).await;
     };
     let accepted = Accepted { subprotocol: exchange.first_subprotocol(), deflate: None };
-    let accept = handshake::accept_key(&offer.key);
-    let fields = handshake::answer_fields(&Fields::new(), &accept, &accepted);
-    let mut bytes = Vec::new();
-    write_response(&mut bytes, 101, None, &fields);
-    if session.stream.write_all(&bytes).await.is_err() {
+    let fields = handshake::answer_fields(&Fields::new(), offer.accept().as_ref(), &accepted);
+    if let Err(Gone) = tell_open(client, None, &fields).await {
         return exchange.abandoned(worker);
     }
     tokio::task::spawn_local(echo(far));

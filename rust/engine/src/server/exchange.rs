@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::client::Client;
 use super::forwarded;
-use super::session::Session;
 use super::state::State;
 use super::worker::Worker;
 use crate::http::{Fields, RequestHead};
@@ -13,7 +13,7 @@ use crate::io::clock::{self, Millis};
 use crate::io::random;
 use crate::relay::RelayMetrics;
 use crate::route::{self, CleanPath, Compiled, HostRule, Values};
-use crate::snapshot::{Action, Forward, WebSocket};
+use crate::snapshot::{Action, Forward, HttpVersion, WebSocket};
 use crate::upstream::{self, Link, Upstream};
 
 /// The field that names a request, towards the upstream and the client.
@@ -34,6 +34,8 @@ pub struct Exchange {
     pub(super) peer: Option<IpAddr>,
     pub(super) server_name: Option<String>,
     pub(super) connection: u64,
+    /// Spoken with the client.
+    pub(super) protocol: HttpVersion,
     pub(super) started: Millis,
     pub(super) found: Option<Found>,
     /// Index of the upstream that the split chose.
@@ -56,11 +58,11 @@ pub(super) struct Found {
 
 impl Exchange {
     /// Loads the state and says who asks. None when the listener has gone meanwhile.
-    pub fn new(worker: &Rc<Worker>, session: &Session, head: RequestHead) -> Option<Self> {
-        let state = worker.shared.state()?;
-        let listener = state.listener(&session.permit.listening.key)?;
+    pub fn new(worker: &Rc<Worker>, client: &Client<'_>, head: RequestHead) -> Option<Self> {
+        let (state, downstream) = (worker.shared.state()?, client.downstream());
+        let listener = state.listener(&downstream.permit.listening.key)?;
         let trusted = &state.snapshot.listeners[listener].trusted_proxies;
-        let peer = session.peer.map(|peer| peer.ip());
+        let peer = downstream.peer.map(|peer| peer.ip());
         let given = head.fields.first(REQUEST_ID).filter(|id| forwarded::is_trusted(peer, trusted) && is_id(id));
         let request_id = given.map_or_else(fresh_id, |id| String::from_utf8_lossy(id).into_owned());
         Some(Self {
@@ -68,8 +70,9 @@ impl Exchange {
             request_id,
             target: Vec::new(),
             peer,
-            server_name: session.tls.as_ref().and_then(|tls| tls.server_name.clone()),
-            connection: session.id,
+            server_name: downstream.tls.as_ref().and_then(|tls| tls.server_name.clone()),
+            connection: downstream.id,
+            protocol: client.protocol(),
             started: clock::now(),
             found: None,
             upstream: None,

@@ -14,6 +14,7 @@ use crate::io::clock::{self, Millis};
 use crate::log::connection_name;
 use crate::metrics;
 use crate::relay::{Order, Relay};
+use crate::snapshot::HttpVersion;
 use crate::upstream;
 
 /// Entries that a table may have in vain before it is cleaned.
@@ -37,7 +38,9 @@ pub struct Lease {
     pub endpoint: Option<upstream::Permit>,
     /// Spoken with the endpoint.
     pub upstream_protocol: &'static str,
-    pub connection: ConnectionPermit,
+    pub connection: Rc<ConnectionPermit>,
+    /// Spoken with the client.
+    pub protocol: HttpVersion,
 }
 
 /// What its log records say again at the end.

@@ -1,4 +1,4 @@
-//! A WebSocket from its 101 to its record: lease, relay, log, counters.
+//! A WebSocket from its opening answer to its record: lease, relay, log, counters.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use super::exchange::Exchange;
+use super::h2::Request;
 use super::leases::{Facts, Lease};
 use super::permit::Permit;
 use super::session::Session;
@@ -32,23 +33,45 @@ pub struct Grant {
     pub endpoint: Option<upstream::Permit>,
 }
 
-/// Hands the connection over to a relay. The task that read the handshake ends here, and its memory goes.
+/// Hands a connection over to a relay. The task that read the handshake ends here, and its memory goes.
 pub fn begin(worker: &Rc<Worker>, session: Session, grant: Grant) {
-    let id = session.id;
+    let (stream, early, downstream) = session.into_parts();
+    let (id, permit) = (downstream.id, downstream.permit);
+    relay(worker, grant, Client { id, status: 101, stream, early, permit });
+}
+
+/// Hands a stream of HTTP/2 over to a relay. It has an id of its own: there may be many on its connection.
+pub fn begin_stream(worker: &Rc<Worker>, request: Request, grant: Grant) {
+    let (id, permit) = (worker.shared.serial(), request.downstream.permit.clone());
+    let Some(stream) = request.into_stream() else { return };
+    relay(worker, grant, Client { id, status: 200, stream, early: Vec::new(), permit });
+}
+
+/// The client's end of a WebSocket.
+struct Client {
+    id: u64,
+    /// That it got.
+    status: u16,
+    stream: Stream,
+    early: Vec<u8>,
+    permit: Rc<Permit>,
+}
+
+fn relay(worker: &Rc<Worker>, grant: Grant, client: Client) {
+    let id = client.id;
     let Grant { exchange, accepted, upstream, upstream_early, endpoint } = grant;
-    exchange.count_handshake(worker, 101, "");
-    exchange.log_open(id, &accepted);
-    let (client, client_early, permit) = session.take();
+    exchange.count_handshake(worker, client.status, "");
+    exchange.log_open(id, client.status, &accepted);
     let start = Start {
-        client,
+        client: client.stream,
         upstream,
         settings: exchange.websocket().clone(),
         metrics: exchange.relay_metrics(worker),
         deflate: accepted.deflate.is_some(),
-        client_early,
+        client_early: client.early,
         upstream_early,
     };
-    let lease = lease(worker, id, &exchange, endpoint, permit);
+    let lease = lease(worker, id, &exchange, endpoint, client.permit);
     let late = drain::lateness(worker, &exchange.state, &lease);
     lease.gauge.add(1);
     worker.shared.websockets.fetch_add(1, Relaxed);
@@ -65,7 +88,7 @@ fn lease(
     id: u64,
     exchange: &Exchange,
     endpoint: Option<upstream::Permit>,
-    connection: Permit,
+    connection: Rc<Permit>,
 ) -> Lease {
     let (state, route) = (&exchange.state, exchange.route_index());
     let listener = state.listeners[exchange.listener].name.clone();
@@ -73,7 +96,8 @@ fn lease(
     let name = state.routes[route].name.clone();
     Lease {
         id,
-        gauge: worker.tallies.live(&listener, &name, &upstream),
+        gauge: worker.tallies.live(&listener, &name, &upstream, exchange.protocol.label()),
+        protocol: exchange.protocol,
         listener,
         route: name,
         fingerprint: state.routes[route].fingerprint,
@@ -146,7 +170,7 @@ fn log_close(worker: &Worker, lease: &Lease, end: &End, traffic: &Traffic, laste
         listener: &lease.listener,
         route: Some(&lease.route),
         client: facts.client,
-        protocol: "h1",
+        protocol: lease.protocol.label(),
         upstream: Some(&lease.upstream).map(|name| &**name).filter(|name| !name.is_empty()),
         endpoint: lease.endpoint.as_ref().map(|permit| &*permit.endpoint().name),
         upstream_protocol: lease.endpoint.as_ref().map(|_| lease.upstream_protocol),

@@ -1,11 +1,11 @@
 //! What is to be done with a request: its route, and the rules for a WebSocket there.
 
+use super::downstream::Downstream;
 use super::exchange::{Exchange, Found};
-use super::session::Session;
 use crate::error::{Refusal, refusal};
 use crate::http::{BodyLength, Fields};
 use crate::route;
-use crate::snapshot::{Action, Forward, Frames, Redirect, Respond};
+use crate::snapshot::{Action, Forward, Frames, HttpVersion, Redirect, Respond};
 use crate::ws::handshake::{self, Attempt};
 
 /// What a good attempt asks for.
@@ -40,8 +40,8 @@ pub struct Answer {
 ///
 /// # Errors
 /// The refusal for the client.
-pub fn decide(session: &Session, exchange: &mut Exchange) -> Result<Plan, Refusal> {
-    let found = check_authority(session, exchange).and_then(|()| find(exchange));
+pub fn decide(downstream: &Downstream, exchange: &mut Exchange) -> Result<Plan, Refusal> {
+    let found = check_authority(downstream, exchange).and_then(|()| find(exchange));
     exchange.found = found.unwrap_or_default();
     // Known before anything is refused: the connection ends behind every answer to an attempt.
     let attempt = attempt(exchange);
@@ -52,7 +52,7 @@ pub fn decide(session: &Session, exchange: &mut Exchange) -> Result<Plan, Refusa
     let state = exchange.state.clone();
     match &state.snapshot.routes[exchange.route_index()].action {
         Action::Forward(forward) => plan_forward(exchange, forward, attempt),
-        Action::Respond(respond) => plan_respond(session, exchange, respond, attempt),
+        Action::Respond(respond) => plan_respond(downstream, exchange, respond, attempt),
         Action::Redirect(redirect) => Ok(Plan::Answer(redirected(exchange, redirect))),
     }
 }
@@ -100,7 +100,7 @@ fn upstream_target(exchange: &Exchange) -> Result<Vec<u8>, Refusal> {
 }
 
 fn plan_respond(
-    session: &Session,
+    downstream: &Downstream,
     exchange: &Exchange,
     respond: &Respond,
     attempt: Attempt<Offer>,
@@ -111,7 +111,7 @@ fn plan_respond(
             Some(Offer::Opaque(_)) => Err(refusal::WEBSOCKET_DISABLED),
             None => check_length(exchange).map(|()| Plan::Echo),
         },
-        Respond::Ready => Ok(Plan::Answer(ready(!session.permit.shared.is_draining()))),
+        Respond::Ready => Ok(Plan::Answer(ready(!downstream.permit.shared.is_draining()))),
         Respond::Fixed { status, body, content_type, .. } => Ok(Plan::Answer(Answer {
             status: *status,
             fields: own_fields(exchange),
@@ -132,15 +132,16 @@ fn redirected(exchange: &Exchange, redirect: &Redirect) -> Answer {
 }
 
 /// RFC 9110 §7.4: a connection that was opened for one server name must not be used for another one that has its own
-/// certificate or its own rule for client certificates.
-fn check_authority(session: &Session, exchange: &Exchange) -> Result<(), Refusal> {
+/// certificate, its own rule for client certificates, or other versions of HTTP.
+fn check_authority(downstream: &Downstream, exchange: &Exchange) -> Result<(), Refusal> {
     let tls = exchange.state.listeners[exchange.listener].tls.as_ref();
-    let (Some(tls), Some(facts), Some(host)) = (tls, &session.tls, &exchange.head.host) else { return Ok(()) };
+    let (Some(tls), Some(facts), Some(host)) = (tls, &downstream.tls, &exchange.head.host) else { return Ok(()) };
     let host = String::from_utf8_lossy(host.host()).trim_end_matches('.').to_ascii_lowercase();
     let same_name = facts.server_name.as_deref() == Some(&host);
     let other_certificate = facts.server_name.is_some() && !same_name && !tls.covers(&host);
     let other_rule = tls.rule(host.as_str()) != facts.rule;
-    if other_certificate || other_rule { Err(refusal::MISDIRECTED) } else { Ok(()) }
+    let other_protocols = !tls.speaks(&host, exchange.protocol);
+    if other_certificate || other_rule || other_protocols { Err(refusal::MISDIRECTED) } else { Ok(()) }
 }
 
 /// Whether the request asks for a WebSocket, by the rules of its route.
@@ -148,6 +149,12 @@ fn attempt(exchange: &Exchange) -> Attempt<Offer> {
     let head = &exchange.head;
     let (method, is_1_1, has_body) = (head.method.as_bytes(), head.minor == 1, !head.body.is_empty());
     let settings = exchange.found.as_ref().map(|found| &exchange.state.websockets[found.websocket]);
+    if let Some(protocol) = &head.protocol {
+        if settings.is_some_and(|settings| settings.frames == Frames::Opaque) {
+            return Attempt::Refused(refusal::OPAQUE_OVER_H2);
+        }
+        return map(handshake::classify_connect(protocol, &head.fields), Offer::Strict);
+    }
     if settings.is_some_and(|settings| settings.frames == Frames::Opaque) {
         return map(handshake::classify_opaque(method, is_1_1, &head.fields, has_body), Offer::Opaque);
     }
@@ -164,13 +171,15 @@ fn map<T>(attempt: Attempt<T>, offer: impl FnOnce(T) -> Offer) -> Attempt<Offer>
 
 /// The table "Is a WebSocket allowed here?": None for plain HTTP.
 fn allowed(exchange: &Exchange, attempt: Attempt<Offer>) -> Result<Option<Offer>, Refusal> {
-    let enabled = exchange.websocket().enabled;
+    let settings = exchange.websocket();
+    let enabled = settings.enabled;
     match attempt {
         Attempt::None => Ok(None),
-        Attempt::WebSocket(offer) if enabled => Ok(Some(offer)),
+        Attempt::WebSocket(offer) if enabled && settings.over.contains(&exchange.protocol) => Ok(Some(offer)),
+        Attempt::WebSocket(_) if enabled && exchange.protocol == HttpVersion::H2 => Err(refusal::HTTP_1_1_REQUIRED),
         Attempt::WebSocket(_) => Err(refusal::WEBSOCKET_DISABLED),
         // A wrong version is no malformed request: where nothing may be opened, that is the answer.
-        Attempt::Refused(bad) if bad.status == 426 && !enabled => Err(refusal::WEBSOCKET_DISABLED),
+        Attempt::Refused(bad) if bad.reason == "websocket_version" && !enabled => Err(refusal::WEBSOCKET_DISABLED),
         Attempt::Refused(refusal) => Err(refusal),
     }
 }

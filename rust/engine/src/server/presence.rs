@@ -70,11 +70,6 @@ impl Session {
         }
         self.presence.0.as_mut().map_or(Poll::Pending, |ended| ended.poll_gone(cx, moment))
     }
-
-    /// Returns when the client has gone.
-    pub async fn gone(&mut self, moment: Moment) {
-        std::future::poll_fn(|cx| self.poll_gone(cx, moment)).await;
-    }
 }
 
 impl Ended {

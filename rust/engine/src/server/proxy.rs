@@ -5,11 +5,11 @@ use std::rc::Rc;
 
 use super::answering::respond;
 use super::asking::Asking;
+use super::client::Client;
 use super::connection::Step;
 use super::exchange::Exchange;
 use super::presence::Moment;
-use super::pump::Pump;
-use super::session::Session;
+use super::pump::{Framing, Pump};
 use super::tries;
 use super::worker::Worker;
 use crate::error::{Refusal, refusal};
@@ -35,19 +35,19 @@ pub struct Asked {
 }
 
 /// Sends the request to an endpoint and its answer back.
-pub async fn forward(worker: &Rc<Worker>, session: &mut Session, exchange: &mut Exchange) -> Step {
+pub async fn forward(worker: &Rc<Worker>, client: &mut Client<'_>, exchange: &mut Exchange) -> Step {
     // While a body goes up, only who is waited for can be late.
     let patience = exchange.forward().request_timeout.filter(|_| exchange.head.body.is_empty());
     let (mut tries, mut held) = (tries::begin(exchange), None);
     let answer = match patience {
-        None => Ok(ask(worker, session, exchange, &mut tries, &mut held).await),
+        None => Ok(ask(worker, client, exchange, &mut tries, &mut held).await),
         Some(patience) => {
-            let mut alarm = std::mem::take(&mut session.alarm);
+            let mut alarm = std::mem::take(client.alarm());
             let answer = {
-                let asking = pin!(ask(worker, session, exchange, &mut tries, &mut held));
+                let asking = pin!(ask(worker, client, exchange, &mut tries, &mut held));
                 alarm.within(patience, asking).await
             };
-            session.alarm = alarm;
+            *client.alarm() = alarm;
             answer
         }
     };
@@ -58,11 +58,11 @@ pub async fn forward(worker: &Rc<Worker>, session: &mut Session, exchange: &mut 
     match (answer.unwrap_or(Err(Failed::Refused(refusal::REQUEST_TIMEOUT))), held) {
         (Ok(asked), _) | (Err(Failed::Refused(_)), Some(asked)) => {
             exchange.went_to(&asked.link);
-            respond(worker, session, exchange, asked).await
+            respond(worker, client, exchange, asked).await
         }
         (Err(Failed::Client), _) => exchange.abandoned(worker),
-        (Err(Failed::Refused(refusal)), None) => exchange.refuse(worker, session, &refusal).await,
-        (Err(Failed::Stale), _) => exchange.refuse(worker, session, &refusal::UPSTREAM_LOST).await,
+        (Err(Failed::Refused(refusal)), None) => exchange.refuse(worker, client, &refusal).await,
+        (Err(Failed::Stale), _) => exchange.refuse(worker, client, &refusal::UPSTREAM_LOST).await,
     }
 }
 
@@ -70,16 +70,16 @@ pub async fn forward(worker: &Rc<Worker>, session: &mut Session, exchange: &mut 
 /// it is the client's, if nothing better comes.
 async fn ask(
     worker: &Rc<Worker>,
-    session: &mut Session,
+    client: &mut Client<'_>,
     exchange: &mut Exchange,
     tries: &mut Tries,
     held: &mut Option<Box<Asked>>,
 ) -> Result<Box<Asked>, Failed> {
     let events = &worker.shared.events;
     loop {
-        let link = link(worker, session, exchange, tries).await?;
+        let link = link(worker, client, exchange, tries).await?;
         exchange.went_to(&link);
-        let asked = match ask_endpoint(session, exchange, link).await {
+        let asked = match ask_endpoint(client, exchange, link).await {
             Ok(asked) => asked,
             Err(Failed::Stale) => {
                 tries.renew();
@@ -102,13 +102,18 @@ async fn ask(
     }
 }
 
-async fn link(worker: &Worker, session: &mut Session, exchange: &Exchange, tries: &mut Tries) -> Result<Link, Failed> {
+async fn link(
+    worker: &Worker,
+    client: &mut Client<'_>,
+    exchange: &Exchange,
+    tries: &mut Tries,
+) -> Result<Link, Failed> {
     let linking = tries.reach(&worker.pools, Wish::Request { kept: true }, &worker.shared.events);
     let link = if exchange.head.body.is_empty() {
         tokio::select! {
             biased;
             link = linking => link,
-            () = session.gone(Moment::Unanswered { interim: exchange.head.minor == 1 }) => return Err(Failed::Client),
+            () = client.gone(Moment::Unanswered { interim: exchange.head.minor == 1 }) => return Err(Failed::Client),
         }
     } else {
         linking.await
@@ -119,13 +124,13 @@ async fn link(worker: &Worker, session: &mut Session, exchange: &Exchange, tries
     }
 }
 
-async fn ask_endpoint(session: &mut Session, exchange: &Exchange, link: Link) -> Result<Box<Asked>, Failed> {
-    let head = request_head(exchange, session.is_tls(), &link);
-    let chunked = exchange.head.body == BodyLength::Chunked;
+async fn ask_endpoint(client: &mut Client<'_>, exchange: &Exchange, link: Link) -> Result<Box<Asked>, Failed> {
+    let head = request_head(exchange, client.downstream().is_tls(), &link);
+    let framing = if exchange.head.body == BodyLength::Chunked { Framing::Chunked } else { Framing::Plain };
     // Without a body, what was read ahead is the client's next request, whatever becomes of this one.
-    let input = if exchange.head.body.is_empty() { Vec::new() } else { std::mem::take(&mut session.buffer) };
-    let upload = Pump::new(exchange.head.body, chunked, head, input).limited(exchange.body_limit());
-    Asking::new(session, exchange, link, upload).answer().await
+    let input = if exchange.head.body.is_empty() { Vec::new() } else { client.take_early() };
+    let upload = Pump::new(exchange.head.body, framing, head, input).limited(exchange.body_limit());
+    Asking::new(client, exchange, link, upload).answer().await
 }
 
 fn request_head(exchange: &Exchange, is_tls: bool, link: &Link) -> Vec<u8> {

@@ -1,9 +1,15 @@
 //! Streams one body from one connection to another, without holding more than one read of it.
+//!
+//! A body comes from a byte stream, where HTTP/1.1 frames it, or from a stream of HTTP/2, where DATA frames do. It goes
+//! to either of the two. Trailers go along, where the way out has a place for them.
 
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+
 use crate::http::chunked::{CHUNK_TAIL, write_chunk_head, write_last_chunk};
-use crate::http::{BodyLength, BodyReader, BodyStep};
+use crate::http::{BodyLength, BodyReader, BodyStep, Fields, from_map, to_map};
 use crate::io::{Stream, with_scratch};
 
 /// Why a body did not get through.
@@ -19,15 +25,48 @@ pub enum Stuck {
     TooLarge,
 }
 
+/// Where a body comes from.
+#[derive(Debug)]
+pub enum Source<'s> {
+    Stream(&'s mut Stream),
+    H2(&'s mut RecvStream),
+}
+
+/// Where a body goes.
+#[derive(Debug)]
+pub enum Sink<'s> {
+    Stream(&'s mut Stream),
+    H2(&'s mut SendStream<Bytes>),
+    /// Nothing goes there any more.
+    Gone,
+}
+
+/// How a body goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// As it is: its length was announced, or the end of the connection is its end.
+    Plain,
+    /// In chunks (RFC 9112 §7.1).
+    Chunked,
+    /// In DATA frames (RFC 9113 §6.1), the last one with END_STREAM. A body that is empty has ended with its head.
+    Data,
+}
+
 /// One body under way.
 #[derive(Debug)]
 pub struct Pump {
     reader: BodyReader,
-    /// Whether it goes out in chunks.
-    chunked: bool,
+    framing: Framing,
     /// Bytes for the receiver that it has not taken yet.
     out: Vec<u8>,
     sent: usize,
+    /// What goes out in DATA frames, behind nothing that is in `out`.
+    frames: Bytes,
+    /// Bytes of DATA frames of the sender that it may send again when the receiver has taken them.
+    taken: usize,
+    trailers: Fields,
+    /// END_STREAM has gone out.
+    ended: bool,
     /// Bytes of the sender that were read already; what is left when the body is complete belongs to what follows.
     pub input: Vec<u8>,
     /// Bytes of content that were read.
@@ -41,11 +80,32 @@ pub struct Pump {
 }
 
 impl Pump {
-    /// A body of `length`, of which `input` was read already, behind a head that is still to be sent.
-    pub fn new(length: BodyLength, chunked: bool, head: Vec<u8>, input: Vec<u8>) -> Self {
-        let reader = BodyReader::new(length);
+    /// A body of `length`, of which `input` was read already, behind a head that is still to be sent. Over HTTP/2 heads
+    /// are not bytes of the stream: `head` is empty there, and goes before.
+    pub fn new(length: BodyLength, framing: Framing, head: Vec<u8>, input: Vec<u8>) -> Self {
         let (complete, read) = (length.is_empty(), input.len() as u64);
-        Self { reader, chunked, out: head, sent: 0, input, content: 0, limit: u64::MAX, read, written: 0, complete }
+        Self {
+            reader: BodyReader::new(length),
+            framing,
+            out: head,
+            sent: 0,
+            frames: Bytes::new(),
+            taken: 0,
+            trailers: Fields::new(),
+            ended: complete,
+            input,
+            content: 0,
+            limit: u64::MAX,
+            read,
+            written: 0,
+            complete,
+        }
+    }
+
+    /// A body that is there whole.
+    pub fn whole(length: BodyLength, framing: Framing, body: Vec<u8>) -> Self {
+        let content = body.len() as u64;
+        Self { content, complete: true, ..Self::new(length, framing, body, Vec::new()) }
     }
 
     /// Passes on at most `limit` bytes of content.
@@ -53,9 +113,13 @@ impl Pump {
         Self { limit: limit.unwrap_or(u64::MAX), ..self }
     }
 
+    fn has_unsent(&self) -> bool {
+        self.sent < self.out.len() || !self.frames.is_empty()
+    }
+
     /// Whether it waits for its sender, not for its receiver.
     pub fn wants_more(&self) -> bool {
-        !self.complete && self.sent == self.out.len()
+        !self.complete && !self.has_unsent()
     }
 
     /// Whether anything of the body has come.
@@ -75,15 +139,20 @@ impl Pump {
 
     /// Whether the receiver has taken all of it. Only then may its connection carry anything else.
     pub fn is_done(&self) -> bool {
-        self.complete && self.sent == self.out.len()
+        self.complete && !self.has_unsent() && (self.ended || self.framing != Framing::Data)
     }
 
     /// Moves the body on; ready when the receiver has taken all of it.
-    pub fn poll(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<Result<(), Stuck>> {
-        if !self.input.is_empty() && !self.complete {
-            let input = std::mem::take(&mut self.input);
-            self.take(cx, &input, to)?;
+    pub fn poll(&mut self, cx: &mut Context<'_>, from: Source<'_>, to: Sink<'_>) -> Poll<Result<(), Stuck>> {
+        match (from, to) {
+            (Source::Stream(from), Sink::Stream(to)) => self.poll_streams(cx, from, to),
+            (from, to) => self.poll_any(cx, from, to),
         }
+    }
+
+    /// From HTTP/1.1 to HTTP/1.1.
+    fn poll_streams(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<Result<(), Stuck>> {
+        self.take_input(cx, &mut Sink::Stream(to))?;
         loop {
             ready!(self.poll_send(cx, to))?;
             if self.complete {
@@ -93,15 +162,38 @@ impl Pump {
             if let Poll::Ready(Err(_)) = to.poll_flush(cx) {
                 return Poll::Ready(Err(Stuck::Sink));
             }
-            let read = with_scratch(|scratch| {
-                let read = ready!(from.poll_read(cx, scratch)).map_err(|_| Stuck::Source)?;
-                self.read += read as u64;
-                Poll::Ready(match read {
-                    0 => self.source_ended(),
-                    read => self.take(cx, &scratch[..read], to),
-                })
-            });
-            ready!(read)?;
+            ready!(self.poll_read(cx, from, &mut Sink::Stream(to)))?;
+        }
+    }
+
+    fn poll_any(&mut self, cx: &mut Context<'_>, mut from: Source<'_>, mut to: Sink<'_>) -> Poll<Result<(), Stuck>> {
+        self.take_input(cx, &mut to)?;
+        loop {
+            let out = self.poll_out(cx, &mut to)?;
+            if self.complete {
+                return out.map(Ok);
+            }
+            if out.is_pending() {
+                return Poll::Pending;
+            }
+            self.release(&mut from);
+            match &mut from {
+                Source::Stream(from) => ready!(self.poll_read(cx, from, &mut to))?,
+                Source::H2(from) => ready!(self.poll_data(cx, from, &mut to))?,
+            }
+        }
+    }
+
+    /// Sends what is there, of a body that comes from nowhere or has come whole.
+    pub fn poll_out(&mut self, cx: &mut Context<'_>, to: &mut Sink<'_>) -> Poll<Result<(), Stuck>> {
+        match to {
+            Sink::Stream(to) => {
+                ready!(self.poll_send(cx, to))?;
+                to.poll_flush(cx).map_err(|_| Stuck::Sink)
+            }
+            Sink::H2(to) => self.poll_send_frames(cx, to),
+            Sink::Gone if self.is_done() => Poll::Ready(Ok(())),
+            Sink::Gone => Poll::Ready(Err(Stuck::Sink)),
         }
     }
 
@@ -120,6 +212,81 @@ impl Pump {
         Poll::Ready(Ok(()))
     }
 
+    fn poll_send_frames(&mut self, cx: &mut Context<'_>, to: &mut SendStream<Bytes>) -> Poll<Result<(), Stuck>> {
+        if self.frames.is_empty() && !self.out.is_empty() {
+            self.frames = std::mem::take(&mut self.out).into();
+        }
+        while !self.frames.is_empty() {
+            to.reserve_capacity(self.frames.len());
+            let room = to.capacity().min(self.frames.len());
+            if room == 0 {
+                match ready!(to.poll_capacity(cx)) {
+                    Some(Ok(_)) => continue,
+                    Some(Err(_)) | None => return Poll::Ready(Err(Stuck::Sink)),
+                }
+            }
+            let is_last = self.complete && room == self.frames.len() && self.trailers.is_empty();
+            to.send_data(self.frames.split_to(room), is_last).map_err(|_| Stuck::Sink)?;
+            self.written += room as u64;
+            self.ended |= is_last;
+        }
+        if self.complete && !self.ended {
+            self.ended = true;
+            let ended = match self.trailers.is_empty() {
+                true => to.send_data(Bytes::new(), true),
+                false => to.send_trailers(to_map(&self.trailers)),
+            };
+            ended.map_err(|_| Stuck::Sink)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Lets the sender of DATA frames send again what has gone on.
+    fn release(&mut self, from: &mut Source<'_>) {
+        if let (Source::H2(from), 1..) = (from, self.taken) {
+            // Refused only where the stream is gone, and then the window is nobody's.
+            let _ = from.flow_control().release_capacity(std::mem::take(&mut self.taken));
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &mut Sink<'_>) -> Poll<Result<(), Stuck>> {
+        with_scratch(|scratch| {
+            let read = ready!(from.poll_read(cx, scratch)).map_err(|_| Stuck::Source)?;
+            self.read += read as u64;
+            Poll::Ready(match read {
+                0 => self.source_ended(),
+                read => self.take(cx, &scratch[..read], to),
+            })
+        })
+    }
+
+    /// One DATA frame, or the end. The length that a head announces is for `h2` to watch: it resets the stream.
+    fn poll_data(&mut self, cx: &mut Context<'_>, from: &mut RecvStream, to: &mut Sink<'_>) -> Poll<Result<(), Stuck>> {
+        match ready!(from.poll_data(cx)) {
+            Some(Ok(bytes)) => {
+                self.read += bytes.len() as u64;
+                self.taken += bytes.len();
+                self.count(bytes.len())?;
+                match to {
+                    Sink::H2(_) => self.frames = bytes,
+                    // An empty chunk would end the body.
+                    _ if bytes.is_empty() => {}
+                    to => self.pass(cx, &bytes, to)?,
+                }
+                Poll::Ready(Ok(()))
+            }
+            Some(Err(_)) => Poll::Ready(Err(Stuck::Source)),
+            None => {
+                let trailers = ready!(from.poll_trailers(cx)).map_err(|_| Stuck::Source)?;
+                if let Some(trailers) = trailers {
+                    self.trailers = crate::http::passable_trailers(from_map(&trailers));
+                }
+                self.finish();
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
     fn source_ended(&mut self) -> Result<(), Stuck> {
         self.reader.end().map_err(|_| Stuck::Source)?;
         self.finish();
@@ -128,27 +295,32 @@ impl Pump {
 
     fn finish(&mut self) {
         self.complete = true;
-        if self.chunked {
-            let trailers = self.reader.trailers();
-            write_last_chunk(&mut self.out, (!trailers.is_empty()).then_some(trailers));
+        if self.framing == Framing::Chunked {
+            write_last_chunk(&mut self.out, (!self.trailers.is_empty()).then_some(&self.trailers));
         }
     }
 
-    fn take(&mut self, cx: &mut Context<'_>, bytes: &[u8], to: &mut Stream) -> Result<(), Stuck> {
+    fn take_input(&mut self, cx: &mut Context<'_>, to: &mut Sink<'_>) -> Result<(), Stuck> {
+        if self.input.is_empty() || self.complete {
+            return Ok(());
+        }
+        let input = std::mem::take(&mut self.input);
+        self.take(cx, &input, to)
+    }
+
+    fn take(&mut self, cx: &mut Context<'_>, bytes: &[u8], to: &mut Sink<'_>) -> Result<(), Stuck> {
         let mut rest = bytes;
         loop {
             match self.reader.next(rest).map_err(|_| Stuck::Malformed)? {
                 BodyStep::Data(range) => {
-                    self.content += range.len() as u64;
-                    if self.content > self.limit {
-                        return Err(Stuck::TooLarge);
-                    }
+                    self.count(range.len())?;
                     self.pass(cx, &rest[range.clone()], to)?;
                     rest = &rest[range.end..];
                 }
                 BodyStep::More => return Ok(()),
                 BodyStep::Done { consumed } => {
                     self.input = rest[consumed..].to_vec();
+                    self.trailers = self.reader.take_trailers();
                     self.finish();
                     return Ok(());
                 }
@@ -156,16 +328,21 @@ impl Pump {
         }
     }
 
+    fn count(&mut self, content: usize) -> Result<(), Stuck> {
+        self.content += content as u64;
+        if self.content > self.limit { Err(Stuck::TooLarge) } else { Ok(()) }
+    }
+
     /// Writes at once what can be; a chunk goes with its frame, and a head with the first of the body.
-    fn pass(&mut self, cx: &mut Context<'_>, content: &[u8], to: &mut Stream) -> Result<(), Stuck> {
-        if self.chunked {
+    fn pass(&mut self, cx: &mut Context<'_>, content: &[u8], to: &mut Sink<'_>) -> Result<(), Stuck> {
+        if self.framing == Framing::Chunked {
             write_chunk_head(&mut self.out, content.len());
             self.out.extend_from_slice(content);
             self.out.extend_from_slice(CHUNK_TAIL);
             return Ok(());
         }
         let mut rest = content;
-        if self.out.is_empty() {
+        if let (Sink::Stream(to), true) = (to, self.out.is_empty()) {
             match to.poll_write(cx, content) {
                 Poll::Ready(Ok(written)) => {
                     self.written += written as u64;

@@ -2,15 +2,18 @@
 
 use std::rc::Rc;
 
-use super::answer;
+use h2::Reason;
+
+use super::answer::{self, Reply};
+use super::client::Client;
 use super::connection::Step;
 use super::exchange::{Exchange, REQUEST_ID};
 use super::plan::Answer;
-use super::session::Session;
 use super::state::State;
 use super::tally::Handshake;
 use super::worker::Worker;
 use crate::error::Refusal;
+use crate::error::refusal::HTTP_1_1_REQUIRED;
 use crate::http::{Fields, Method};
 use crate::io::clock;
 use crate::log::{self, Kind};
@@ -18,30 +21,25 @@ use crate::ws::handshake::Accepted;
 
 impl Exchange {
     /// Whether the connection can go on: the client wants it, the body is known to be over, nobody drains.
-    fn may_go_on(&self, session: &Session) -> bool {
-        self.head.keep_alive
-            && self.head.body.is_empty()
-            && !self.is_attempt
-            && !session.permit.listening.gate.is_closed()
+    fn may_go_on(&self, client: &Client<'_>) -> bool {
+        let head = &self.head;
+        head.keep_alive && head.body.is_empty() && !self.is_attempt && !client.downstream().is_closing()
     }
 
     /// Sends an answer of our own.
-    pub async fn answer(&self, worker: &Rc<Worker>, session: &mut Session, answer: &Answer) -> Step {
-        let go_on = self.may_go_on(session);
-        let is_head = self.head.method == Method::Head;
+    pub async fn answer(&self, worker: &Rc<Worker>, client: &mut Client<'_>, answer: &Answer) -> Step {
+        let go_on = self.may_go_on(client);
         let Answer { status, fields, content_type, body, received } = answer;
-        let bytes = answer::write(*status, &self.named(fields), content_type, body, !go_on, is_head);
+        let reply = Reply::new(*status, self.named(fields), content_type, body.into());
         self.count_handshake(worker, *status, "answered");
         self.answered(worker, *status, None, *received, body.len() as u64);
-        self.send(session, &bytes, go_on).await
+        client.send(&reply, &self.head.method, go_on).await
     }
 
     /// Refuses the request.
-    pub async fn refuse(&self, worker: &Rc<Worker>, session: &mut Session, refusal: &Refusal) -> Step {
-        let go_on = self.may_go_on(session) && refusal.status != 400;
-        let is_head = self.head.method == Method::Head;
-        let fields = self.named(&Fields::new());
-        let bytes = answer::write_refusal(refusal, Some(&self.head.fields), &fields, !go_on, is_head);
+    pub async fn refuse(&self, worker: &Rc<Worker>, client: &mut Client<'_>, refusal: &Refusal) -> Step {
+        let go_on = self.may_go_on(client) && refusal.status != 400;
+        let reply = answer::refusal(refusal, Some(&self.head.fields), self.named(&Fields::new()));
         self.count_handshake(worker, refusal.status, refusal.reason);
         if !self.is_attempt {
             self.count_request(worker, refusal.status, Some(refusal.reason));
@@ -49,7 +47,11 @@ impl Exchange {
         let duration = clock::now() - self.started;
         let record = log::Refusal { status: refusal.status, reason: refusal.reason, duration };
         write_log(&self.state, self.log_facts(self.connection), Kind::Refusal(record));
-        self.send(session, &bytes, go_on).await
+        if let (Client::H2(request), true) = (&mut *client, *refusal == HTTP_1_1_REQUIRED) {
+            request.reset(Reason::HTTP_1_1_REQUIRED);
+            return Step::Close;
+        }
+        client.send(&reply, &self.head.method, go_on).await
     }
 
     /// The fields of an answer of ours, with the request's id in front.
@@ -59,14 +61,6 @@ impl Exchange {
         let others = fields.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(REQUEST_ID.as_bytes()));
         others.for_each(|(name, value)| named.push(name, value));
         named
-    }
-
-    async fn send(&self, session: &mut Session, bytes: &[u8], go_on: bool) -> Step {
-        match session.stream.write_all(bytes).await {
-            Ok(()) if go_on => Step::Next,
-            Ok(()) => Step::Close,
-            Err(_) => Step::Drop,
-        }
     }
 
     /// The client left before it had an answer.
@@ -98,14 +92,15 @@ impl Exchange {
     pub fn count_handshake(&self, worker: &Worker, status: u16, reason: &str) {
         if self.is_attempt {
             let (listener, route) = (&self.state.listeners[self.listener].name, self.route_name());
-            worker.tallies.handshake(&Handshake { listener, route: route.unwrap_or_default(), status, reason });
+            let (route, protocol) = (route.unwrap_or_default(), self.protocol.label());
+            worker.tallies.handshake(&Handshake { listener, route, protocol, status, reason });
         }
     }
 
-    /// Writes the record of a WebSocket's 101.
-    pub fn log_open(&self, connection: u64, accepted: &Accepted) {
+    /// Writes the record of a WebSocket's opening answer.
+    pub fn log_open(&self, connection: u64, status: u16, accepted: &Accepted) {
         let open = log::Open {
-            status: 101,
+            status,
             subprotocol: accepted.subprotocol.as_deref(),
             extensions: accepted.deflate.as_deref(),
             duration: clock::now() - self.started,
@@ -119,7 +114,7 @@ impl Exchange {
             listener: &self.state.listeners[self.listener].name,
             route: self.route_name(),
             client: self.client,
-            protocol: "h1",
+            protocol: self.protocol.label(),
             upstream: self.upstream.map(|index| &*self.state.upstreams[index].name),
             endpoint: self.endpoint.as_deref(),
             upstream_protocol: self.endpoint.as_ref().map(|_| self.upstream_protocol),
@@ -134,22 +129,22 @@ impl Exchange {
 }
 
 /// Answers what could not be read as a request.
-pub async fn refuse_unread(worker: &Rc<Worker>, session: &mut Session, refusal: &Refusal) {
-    let bytes = answer::write_refusal(refusal, None, &Fields::new(), true, false);
-    let Some(state) = worker.shared.state() else { return };
-    let listener = state.listener(&session.permit.listening.key);
+pub async fn refuse_unread(worker: &Rc<Worker>, client: &mut Client<'_>, refusal: &Refusal) -> Step {
+    let Some(state) = worker.shared.state() else { return Step::Close };
+    let (downstream, protocol) = (client.downstream(), client.protocol());
+    let listener = state.listener(&downstream.permit.listening.key);
     let facts = log::Exchange {
-        connection: session.id,
+        connection: downstream.id,
         listener: listener.map_or("", |index| &state.listeners[index].name),
-        client: session.peer.map(|peer| peer.ip()),
-        protocol: "h1",
+        client: downstream.peer.map(|peer| peer.ip()),
+        protocol: protocol.label(),
         ..log::Exchange::default()
     };
     worker.tallies.request(state.generation, None, refusal.status, 0);
     worker.tallies.failed(None, refusal.reason);
     let record = log::Refusal { status: refusal.status, reason: refusal.reason, duration: 0 };
     write_log(&state, facts, Kind::Refusal(record));
-    let _ = session.stream.write_all(&bytes).await;
+    client.send(&answer::refusal(refusal, None, Fields::new()), &Method::Get, false).await
 }
 
 /// Offers a line to the access log, if there is one.

@@ -1,6 +1,6 @@
 //! What the workers decide from: a snapshot made ready. Built whole, swapped once, never changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::balance::Split;
 use crate::error::Fault;
 use crate::log;
 use crate::route::RouteTable;
-use crate::snapshot::{self, Action, Snapshot};
+use crate::snapshot::{self, Action, Frames, HostMatch, HttpVersion, Respond, Snapshot};
 use crate::tls::{self, ClientTls, ServerTls};
 use crate::upstream::Upstream;
 
@@ -41,6 +41,21 @@ pub struct ListenerState {
     pub tcp: Option<tcp::Plan>,
     pub occupancy: Arc<Occupancy>,
     pub slots: Arc<Slots>,
+    /// The hosts whose WebSockets may come over HTTP/2.
+    pub h2_websockets: Vec<HostMatch>,
+}
+
+impl ListenerState {
+    /// Whether some route takes WebSockets over HTTP/2 on a connection that was made for this server name, or for none.
+    pub fn offers_h2_websockets(&self, server_name: Option<&str>) -> bool {
+        let Some(name) = server_name else { return !self.h2_websockets.is_empty() };
+        self.h2_websockets.iter().any(|host| match host {
+            HostMatch::Any => true,
+            HostMatch::Exact(host) => name == host,
+            HostMatch::Suffix(suffix) => name.ends_with(&**suffix),
+            HostMatch::Prefix(prefix) => name.starts_with(&**prefix),
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -186,7 +201,7 @@ fn build_listeners(
     let build = |(index, listener): (usize, &snapshot::Listener)| {
         let old = previous.and_then(|state| state.listeners.iter().find(|old| *old.name == *listener.name));
         let (pointer, before) = (format!("/listeners/{index}/tls"), old.and_then(|old| old.tls.as_ref()));
-        let tls = listener.tls.as_ref().map(|tls| tls::build(tls, secrets, &pointer, alpn(listener), before));
+        let tls = listener.tls.as_ref().map(|tls| tls::build(tls, secrets, &pointer, offered(listener), before));
         let tls = tls.transpose().unwrap_or_else(|more| {
             faults.extend(more);
             None
@@ -196,14 +211,32 @@ fn build_listeners(
         let count = listener.limits.tls_handshakes;
         let slots = old.map(|old| &old.slots).filter(|slots| slots.is_same(count)).cloned();
         let slots = slots.unwrap_or_else(|| Arc::new(Slots::new(count)));
-        ListenerState { name: listener.name.as_str().into(), tls, tcp, occupancy, slots }
+        let h2_websockets = h2_websockets(snapshot, index);
+        ListenerState { name: listener.name.as_str().into(), tls, tcp, occupancy, slots, h2_websockets }
     };
     snapshot.listeners.iter().enumerate().map(build).collect()
 }
 
-/// The protocols that a listener offers by ALPN. Over TCP the gateway knows of none.
-fn alpn(listener: &snapshot::Listener) -> &'static [&'static [u8]] {
-    if listener.tcp.is_some() { &[] } else { &[b"http/1.1"] }
+/// The versions of HTTP that a listener offers by ALPN. Over TCP the gateway knows of none.
+fn offered(listener: &snapshot::Listener) -> &[HttpVersion] {
+    if listener.tcp.is_some() { &[] } else { &listener.http }
+}
+
+/// The hosts of the routes on a listener that take WebSockets over HTTP/2; just the one where that is any.
+fn h2_websockets(snapshot: &Snapshot, listener: usize) -> Vec<HostMatch> {
+    let takes = |route: &&snapshot::Route| {
+        let on = route.listeners.iter().find(|on| on.listener == listener);
+        let serves = matches!(route.action, Action::Forward(_) | Action::Respond(Respond::Echo));
+        let settings = on.map(|on| &snapshot.websockets[on.websocket]);
+        serves && settings.is_some_and(|one| one.enabled && one.over.contains(&HttpVersion::H2) && !is_opaque(one))
+    };
+    let hosts: HashSet<&HostMatch> =
+        snapshot.routes.iter().filter(takes).flat_map(|route| &route.matches.hosts).collect();
+    if hosts.contains(&HostMatch::Any) { vec![HostMatch::Any] } else { hosts.into_iter().cloned().collect() }
+}
+
+fn is_opaque(settings: &snapshot::WebSocket) -> bool {
+    settings.frames == Frames::Opaque
 }
 
 /// The log stays open across reloads that do not change it.

@@ -35,6 +35,7 @@ struct Requests {
 pub struct Handshake<'a> {
     pub listener: &'a str,
     pub route: &'a str,
+    pub protocol: &'a str,
     pub status: u16,
     pub reason: &'a str,
 }
@@ -126,7 +127,7 @@ impl Tallies {
         let labels = [
             ("listener", handshake.listener),
             ("route", handshake.route),
-            ("protocol", "h1"),
+            ("protocol", handshake.protocol),
             ("status", &status),
             ("reason", handshake.reason),
         ];
@@ -147,8 +148,8 @@ impl Tallies {
     }
 
     /// The gauge of live WebSockets.
-    pub fn live(&self, listener: &str, route: &str, upstream: &str) -> Arc<Cell> {
-        let labels = [("listener", listener), ("route", route), ("upstream", upstream), ("protocol", "h1")];
+    pub fn live(&self, listener: &str, route: &str, upstream: &str, protocol: &str) -> Arc<Cell> {
+        let labels = [("listener", listener), ("route", route), ("upstream", upstream), ("protocol", protocol)];
         self.metrics.gauge("tidegate_websocket_connections", &labels)
     }
 

@@ -1,5 +1,6 @@
 //! Opening a WebSocket through the gateway: the upstream's handshake, then the client's 101.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,13 +8,13 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::answering;
+use super::client::{Client, Gone};
 use super::connection::Step;
 use super::exchange::Exchange;
 use super::extended::{self, Asked};
 use super::lifecycle::Grant;
 use super::plan::Offer;
 use super::presence;
-use super::session::Session;
 use super::tries;
 use super::worker::Worker;
 use crate::error::{Refusal, refusal};
@@ -53,46 +54,63 @@ impl Answered {
 }
 
 /// Bridges an attempt to the upstream: 101 and a relay, or the upstream's own answer, or a refusal.
-pub async fn bridge(worker: &Rc<Worker>, session: &mut Session, mut exchange: Exchange, offer: Offer) -> Step {
-    if worker.shared.is_draining() && session.permit.listening.gate.is_closed() {
-        return exchange.refuse(worker, session, &refusal::NOT_READY).await;
+pub async fn bridge(worker: &Rc<Worker>, client: &mut Client<'_>, mut exchange: Exchange, offer: Offer) -> Step {
+    if worker.shared.is_draining() && client.downstream().is_closing() {
+        return exchange.refuse(worker, client, &refusal::NOT_READY).await;
     }
-    let early = match early_bytes(session, &offer).await {
+    let early = match early_bytes(client, &offer).await {
         Some(early) => early,
         None => return Step::Drop,
     };
     let patience = exchange.forward().handshake_timeout;
     let (mut tries, mut held) = (tries::begin(&exchange), None);
+    let mut alarm = std::mem::take(client.alarm());
     let answered = {
-        let asking = pin!(ask(worker, &mut exchange, session.is_tls(), &offer, &early, &mut tries, &mut held));
+        let is_tls = client.downstream().is_tls();
+        let asking = pin!(ask(worker, &mut exchange, is_tls, &offer, &early, &mut tries, &mut held));
         tokio::select! {
             biased;
-            answered = session.alarm.within(patience, asking) => Some(answered),
-            () = presence::ended(&mut session.stream, &mut session.buffer) => None,
+            answered = alarm.within(patience, asking) => Some(answered),
+            () = left(client) => None,
         }
     };
+    *client.alarm() = alarm;
     if matches!(answered, Some(Err(_))) {
         tries.failed(refusal::HANDSHAKE_TIMEOUT.reason, &worker.shared.events);
     }
     tries::end(worker, &mut exchange, &tries);
     let Some(answered) = answered else { return exchange.abandoned(worker) };
     match answered.unwrap_or(Err(refusal::HANDSHAKE_TIMEOUT)).or_else(|refusal| held.ok_or(refusal)) {
-        Ok(answered) if answered.opens() => accept(worker, session, exchange, &offer, answered).await,
+        Ok(answered) if answered.opens() => accept(worker, client, exchange, &offer, answered).await,
+        // To a client of HTTP/2 a 2xx says that its WebSocket is open (RFC 8441 §5).
+        Ok(answered) if exchange.head.protocol.is_some() && answered.head.status < 300 => {
+            exchange.went_to(&answered.link);
+            exchange.refuse(worker, client, &refusal::BAD_HANDSHAKE).await
+        }
         Ok(Answered { link, reader, head, .. }) => {
             exchange.went_to(&link);
             // In a box: it is large, and few need it.
-            Box::pin(answering::pass_answer(worker, session, exchange, link, reader, head)).await
+            Box::pin(answering::pass_answer(worker, client, exchange, link, reader, head)).await
         }
-        Err(refusal) => exchange.refuse(worker, session, &refusal).await,
+        Err(refusal) => exchange.refuse(worker, client, &refusal).await,
+    }
+}
+
+/// Returns when a client that waits for its WebSocket has gone. Over HTTP/2 the windows hold back what it sends ahead.
+async fn left(client: &mut Client<'_>) {
+    match client {
+        Client::H1(session) => presence::ended(&mut session.stream, &mut session.buffer).await,
+        Client::H2(request) => poll_fn(|cx| request.poll_gone(cx)).await,
     }
 }
 
 /// The only bytes behind the head that go to the upstream before its answer: the 8 that hixie-76 counts as part of it.
-async fn early_bytes(session: &mut Session, offer: &Offer) -> Option<Vec<u8>> {
+async fn early_bytes(client: &mut Client<'_>, offer: &Offer) -> Option<Vec<u8>> {
     const KEY3: usize = 8;
-    if !matches!(offer, Offer::Opaque(opaque) if opaque.hixie76) {
-        return Some(Vec::new());
-    }
+    let session = match (offer, client) {
+        (Offer::Opaque(opaque), Client::H1(session)) if opaque.hixie76 => session,
+        _ => return Some(Vec::new()),
+    };
     let wait = async {
         while session.buffer.len() < KEY3 {
             if !matches!(session.stream.read_more(&mut session.buffer).await, Ok(1..)) {
@@ -180,7 +198,7 @@ async fn ask_endpoint(
     link.stream.write_all(&bytes).await.map_err(|_| refusal::UPSTREAM_LOST)?;
     let mut reader = ResponseReader::default();
     loop {
-        let head = std::future::poll_fn(|cx| reader.poll_head(cx, &mut link.stream, false)).await;
+        let head = poll_fn(|cx| reader.poll_head(cx, &mut link.stream, false)).await;
         match head {
             // Interim answers mean nothing to a client that waits for a 101.
             Ok(head) if (100..200).contains(&head.status) && head.status != 101 => {}
@@ -216,7 +234,7 @@ fn request(exchange: &Exchange, is_tls: bool, offer: &Offer, link: &Link) -> (Ve
 /// The upstream says 101: check that it is the answer to our question, and only then tell the client.
 async fn accept(
     worker: &Rc<Worker>,
-    session: &mut Session,
+    client: &mut Client<'_>,
     mut exchange: Exchange,
     offer: &Offer,
     answered: Answered,
@@ -226,15 +244,13 @@ async fn accept(
         Ok(checked) => checked,
         Err(fake) => {
             let refusal = Refusal { text: fake.text(), ..refusal::BAD_HANDSHAKE };
-            return exchange.refuse(worker, session, &refusal).await;
+            return exchange.refuse(worker, client, &refusal).await;
         }
     };
     exchange.edit_response(&mut fields);
-    let mut bytes = Vec::with_capacity(512);
     // Clients of the oldest drafts compare the whole status line.
     let reason = matches!(offer, Offer::Opaque(_)).then_some(&*answered.head.reason);
-    write_response(&mut bytes, 101, reason, &fields);
-    if session.stream.write_all(&bytes).await.is_err() {
+    if let Err(Gone) = tell_open(client, reason, &fields).await {
         return exchange.abandoned(worker);
     }
     Step::Relay(Box::new(Grant {
@@ -246,19 +262,29 @@ async fn accept(
     }))
 }
 
+/// Tells a client that its WebSocket is open: by 101, or by 200 where there is nothing to switch (RFC 8441 §5).
+pub async fn tell_open(client: &mut Client<'_>, reason: Option<&[u8]>, fields: &Fields) -> Result<(), Gone> {
+    match client {
+        Client::H1(session) => {
+            let mut bytes = Vec::with_capacity(512);
+            write_response(&mut bytes, 101, reason, fields);
+            session.stream.write_all(&bytes).await.map_err(|_| Gone)
+        }
+        Client::H2(request) => request.begin(200, fields, false),
+    }
+}
+
 fn check(offer: &Offer, answered: &Answered) -> Result<(Fields, Accepted), handshake::Fake> {
     let head = &answered.head;
     match (offer, &answered.question) {
         (Offer::Strict(client), Question::Strict { key, offered }) => {
             let expected = handshake::accept_key(key);
             let accepted = handshake::check_answer(head.status, &head.fields, &expected, offered)?;
-            let accept = handshake::accept_key(&client.key);
-            Ok((handshake::answer_fields(&head.fields, &accept, &accepted), accepted))
+            Ok((handshake::answer_fields(&head.fields, client.accept().as_ref(), &accepted), accepted))
         }
         (Offer::Strict(client), Question::Extended(offered)) => {
             let accepted = handshake::check_choices(&head.fields, offered)?;
-            let accept = handshake::accept_key(&client.key);
-            Ok((handshake::answer_fields(&head.fields, &accept, &accepted), accepted))
+            Ok((handshake::answer_fields(&head.fields, client.accept().as_ref(), &accepted), accepted))
         }
         _ => {
             handshake::check_opaque_answer(head.status, &head.fields)?;

@@ -31,7 +31,7 @@ pub use self::names::Names;
 pub use self::rule::RuleId;
 use self::rule::{Domains, Plan, Rule};
 use crate::error::Fault;
-use crate::snapshot;
+use crate::snapshot::{self, HttpVersion};
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
 
@@ -41,11 +41,20 @@ pub struct ServerTls {
     certificates: Arc<Certificates>,
     default: Rule,
     by_name: Names<Rule>,
+    /// What is spoken under some server names, as a position in `narrowed`.
+    protocols: Names<usize>,
+    narrowed: Vec<Narrowed>,
     expiries: Vec<(String, u64)>,
 }
 
-/// Builds the TLS of a listener, offering the protocols `alpn`, best first; clients without ALPN are taken too. Sessions
-/// go on under the rules that are in `previous`, the TLS of the same listener in the configuration before.
+/// Other versions of HTTP than the listener's, under each of its rules.
+#[derive(Debug)]
+struct Narrowed {
+    http: Vec<HttpVersion>,
+    configs: HashMap<RuleId, Arc<ServerConfig>>,
+}
+
+/// Builds the TLS of a listener, offering by ALPN the versions `http`; clients without ALPN are taken too. Sessions go on under the rules that are in `previous`, the TLS of the same listener in the configuration before.
 ///
 /// `secrets` are the PEM texts by the names in `tls`, `pointer` is where `tls` stands in the snapshot. All faults are
 /// reported, not only the first.
@@ -53,28 +62,63 @@ pub fn build(
     tls: &snapshot::Tls,
     secrets: &HashMap<String, Vec<u8>>,
     pointer: &str,
-    alpn: &[&[u8]],
+    http: &[HttpVersion],
     previous: Option<&ServerTls>,
 ) -> Result<ServerTls, Vec<Fault>> {
     let loaded = certificates(tls, secrets, &format!("{pointer}/certificates"));
     let default = plan(&tls.rule, secrets, &format!("{pointer}/rule"));
     let by_name = plans(&tls.by_name, secrets, &format!("{pointer}/by_name"));
-    let (loaded, (default, by_name)) = both(loaded, both(default, by_name))?;
+    let protocols = protocols(&tls.protocols, &format!("{pointer}/protocols"));
+    let (loaded, (default, (by_name, protocols))) = both(loaded, both(default, both(by_name, protocols)))?;
     let certificates = Certificates::new(&loaded);
     let certificates = Arc::new(certificates.ok_or_else(|| one(pointer, "there is no certificate"))?);
-    let mut domains = Domains::new(&PROVIDER, certificates.clone(), alpn, previous);
+    let mut domains = Domains::new(&PROVIDER, certificates.clone(), alpn(http), previous);
     let mut serve = |plan| domains.rule(plan).map_err(|why| one(pointer, why));
     let mut names = Names::default();
     for (name, plan) in by_name {
         names.entry(name).or_insert(serve(plan)?);
     }
-    Ok(ServerTls { certificates, default: serve(default)?, by_name: names, expiries: expiries(tls, &loaded) })
+    let default = serve(default)?;
+    let (protocols, narrowed) = narrow(protocols, &names.values().chain([&default]).collect::<Vec<_>>());
+    Ok(ServerTls { certificates, default, by_name: names, protocols, narrowed, expiries: expiries(tls, &loaded) })
+}
+
+/// The names of ALPN (RFC 7301), best first.
+fn alpn(http: &[HttpVersion]) -> Vec<Vec<u8>> {
+    const NAMES: [(HttpVersion, &[u8]); 2] = [(HttpVersion::H2, b"h2"), (HttpVersion::H1, b"http/1.1")];
+    NAMES.iter().filter(|(version, _)| http.contains(version)).map(|(_, name)| name.to_vec()).collect()
+}
+
+/// The configurations for server names that speak other versions, for each of the rules.
+fn narrow(protocols: Vec<(&str, &[HttpVersion])>, rules: &[&Rule]) -> (Names<usize>, Vec<Narrowed>) {
+    let (mut names, mut narrowed) = (Names::default(), Vec::<Narrowed>::new());
+    for (name, http) in protocols {
+        let known = narrowed.iter().position(|narrowed| narrowed.http == http);
+        let position = known.unwrap_or_else(|| {
+            let configs = rules.iter().map(|rule| (rule.id, rule.speaking(alpn(http)))).collect();
+            narrowed.push(Narrowed { http: http.to_vec(), configs });
+            narrowed.len() - 1
+        });
+        names.entry(name).or_insert(position);
+    }
+    (names, narrowed)
 }
 
 impl ServerTls {
     /// The configuration for a ClientHello with that server name.
     pub fn config(&self, server_name: Option<&str>) -> Arc<ServerConfig> {
-        self.under(server_name).config.clone()
+        let rule = self.under(server_name);
+        let narrowed = server_name.and_then(|name| self.narrowed(name));
+        narrowed.and_then(|narrowed| narrowed.configs.get(&rule.id)).unwrap_or(&rule.config).clone()
+    }
+
+    /// Whether this version of HTTP may be spoken with `host`, as far as its name decides that.
+    pub fn speaks(&self, host: &str, version: HttpVersion) -> bool {
+        self.narrowed(host).is_none_or(|narrowed| narrowed.http.contains(&version))
+    }
+
+    fn narrowed(&self, name: &str) -> Option<&Narrowed> {
+        self.protocols.find(name).map(|position| &self.narrowed[*position])
     }
 
     /// The rule that a connection with that server name is made under.
@@ -125,6 +169,16 @@ fn plans<'s>(
     all(rules.iter().enumerate().map(|(index, (name, rule))| {
         let named = named(name, &mut seen).map_err(|why| one(format!("{pointer}/{index}/0"), why));
         both(named, plan(rule, secrets, &format!("{pointer}/{index}/1")))
+    }))
+}
+
+fn protocols<'s>(
+    protocols: &'s [(String, Vec<HttpVersion>)],
+    pointer: &str,
+) -> Checked<Vec<(&'s str, &'s [HttpVersion])>> {
+    let mut seen = Names::default();
+    all(protocols.iter().enumerate().map(|(index, (name, http))| {
+        named(name, &mut seen).map(|name| (name, &**http)).map_err(|why| one(format!("{pointer}/{index}/0"), why))
     }))
 }
 

@@ -44,6 +44,13 @@ pub(super) struct Rule {
 }
 
 impl Rule {
+    /// The same rule, offering other protocols by ALPN.
+    pub fn speaking(&self, alpn: Vec<Vec<u8>>) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = alpn;
+        Arc::new(config)
+    }
+
     /// Whether a finished handshake may stand.
     pub fn readmits(&self, connection: &CommonState) -> bool {
         if connection.handshake_kind() != Some(HandshakeKind::Resumed) || !self.verifier.offer_client_auth() {
@@ -100,7 +107,7 @@ pub(super) fn roots(text: &[u8]) -> Result<RootCertStore, String> {
 pub(super) struct Domains<'b> {
     provider: &'b Arc<CryptoProvider>,
     certificates: Arc<Certificates>,
-    alpn: &'b [&'b [u8]],
+    alpn: Vec<Vec<u8>>,
     rules: HashMap<RuleId, Rule>,
     previous: Option<&'b ServerTls>,
 }
@@ -109,7 +116,7 @@ impl<'b> Domains<'b> {
     pub fn new(
         provider: &'b Arc<CryptoProvider>,
         certificates: Arc<Certificates>,
-        alpn: &'b [&'b [u8]],
+        alpn: Vec<Vec<u8>>,
         previous: Option<&'b ServerTls>,
     ) -> Self {
         Self { provider, certificates, alpn, rules: HashMap::new(), previous }
@@ -138,7 +145,7 @@ impl<'b> Domains<'b> {
             .with_protocol_versions(versions(plan.least))?
             .with_client_cert_verifier(plan.verifier)
             .with_cert_resolver(self.certificates.clone());
-        config.alpn_protocols = self.alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        config.alpn_protocols = self.alpn.clone();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = self.ticketer(id)?;
         config.max_early_data_size = 0;

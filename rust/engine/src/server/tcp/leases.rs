@@ -36,7 +36,7 @@ pub struct Lease {
     pub counters: Rc<Counters>,
     /// None where the gateway itself is the server.
     pub endpoint: Option<upstream::Permit>,
-    pub connection: Permit,
+    pub connection: Rc<Permit>,
 }
 
 #[derive(Debug)]

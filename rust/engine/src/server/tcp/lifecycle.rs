@@ -19,15 +19,14 @@ use crate::relay::{Limits, Pipe, Piping};
 /// Hands the connection over to a pipe. The task that dialled ends here, and its memory goes.
 pub fn begin(worker: &Rc<Worker>, opening: Opening, link: Link) {
     let Opening { state, listener, session, started, upstream, server_name, attempts } = opening;
-    let id = session.id;
     let settings = state.snapshot.listeners[listener].tcp.as_ref();
     let limits =
         Limits { idle: settings.and_then(|tcp| tcp.idle), lifetime: settings.and_then(|tcp| tcp.max_lifetime) };
     let listener = state.listeners[listener].name.clone();
     let upstream = upstream.map_or_else(|| "".into(), |index| state.upstreams[index].name.clone());
     let counters = worker.pipes.tallies.counters(&listener, &upstream);
-    let client = session.peer.map(|peer| peer.ip());
-    let (stream, early, connection) = session.take();
+    let (stream, early, downstream) = session.into_parts();
+    let (id, client, connection) = (downstream.id, downstream.peer.map(|peer| peer.ip()), downstream.permit);
     let pipe = Pipe::new(stream, &early, link.stream, limits, counters.bytes.clone());
     let endpoint = link.endpoint;
     let server_name = server_name.map(Into::into);

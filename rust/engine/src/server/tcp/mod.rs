@@ -81,7 +81,7 @@ impl Opening {
     /// None when the listener has gone, or is no TCP listener any more.
     fn new(worker: &Worker, session: Session) -> Option<Self> {
         let state = worker.shared.state()?;
-        let listener = state.listener(&session.permit.listening.key)?;
+        let listener = state.listener(&session.downstream.permit.listening.key)?;
         state.listeners[listener].tcp.as_ref()?;
         Some(Self { listener, session, started: clock::now(), upstream: None, server_name: None, attempts: 0, state })
     }
@@ -110,7 +110,7 @@ impl Opening {
     async fn dial(&mut self, worker: &Rc<Worker>) -> Result<Link, Refusal> {
         let upstream = &self.state.upstreams[self.upstream.unwrap_or_default()];
         let rules = Retry { attempts: self.settings().attempts, connect: true, statuses: Vec::new() };
-        let client = self.session.peer.map(|peer| peer.ip());
+        let client = self.session.downstream.peer.map(|peer| peer.ip());
         let mut tries = Tries::new(upstream, &rules, client.map(tries::address_key));
         let patience = Duration::from_millis(self.settings().connect_timeout);
         let linked = timeout(patience, tries.link(&worker.pools, &worker.shared.events)).await;
@@ -133,9 +133,9 @@ impl Opening {
         let listener = &self.state.listeners[self.listener].name;
         worker.pipes.tallies.refused(listener, refusal.reason);
         let facts = log::Exchange {
-            connection: self.session.id,
+            connection: self.session.downstream.id,
             listener,
-            client: self.session.peer.map(|peer| peer.ip()),
+            client: self.session.downstream.peer.map(|peer| peer.ip()),
             protocol: "tcp",
             upstream: self.upstream.map(|index| &*self.state.upstreams[index].name),
             attempts: self.attempts,

@@ -98,13 +98,16 @@ pub fn check_opaque_answer(status: u16, fields: &Fields) -> Result<(), Fake> {
     }
 }
 
-/// The fields of the client's 101: the handshake's, then the upstream's own. `accept` is
-/// [`accept_key`](super::accept_key) of the client's key. Without an upstream, `upstream` is empty.
-pub fn answer_fields(upstream: &Fields, accept: &[u8], accepted: &Accepted) -> Fields {
+/// The fields of the client's answer: the handshake's, then the upstream's own. `accept` is
+/// [`accept_key`](super::accept_key) of the client's key; without one nothing is switched. Without an upstream,
+/// `upstream` is empty.
+pub fn answer_fields(upstream: &Fields, accept: Option<&[u8; 28]>, accepted: &Accepted) -> Fields {
     let mut fields = Fields::new();
-    fields.push(b"Upgrade", b"websocket");
-    fields.push(b"Connection", b"Upgrade");
-    fields.push(ACCEPT.as_bytes(), accept);
+    if let Some(accept) = accept {
+        fields.push(b"Upgrade", b"websocket");
+        fields.push(b"Connection", b"Upgrade");
+        fields.push(ACCEPT.as_bytes(), accept);
+    }
     if let Some(subprotocol) = &accepted.subprotocol {
         fields.push(PROTOCOL.as_bytes(), subprotocol);
     }
@@ -193,7 +196,7 @@ mod tests {
         upstream.push(b"Sec-WebSocket-Version", b"13");
         upstream.push(b"set-cookie", b"b=2");
         let accepted = Accepted { subprotocol: Some(b"b".to_vec()), deflate: Some(deflate::NAME.to_vec()) };
-        let answer = answer_fields(&upstream, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", &accepted);
+        let answer = answer_fields(&upstream, Some(b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), &accepted);
         let expected = fields(&[
             ("Upgrade", "websocket"),
             ("Connection", "Upgrade"),

@@ -4,8 +4,10 @@
 //! whole token. Everything else is plain HTTP and its upgrade fields go no further: h2c, a missing half, HTTP/1.0. Of
 //! an attempt, what could be read in two ways is refused before anything is dialled: an upgrade with content, or one
 //! that names other protocols, is how requests are smuggled through gateways.
+//!
+//! Over HTTP/2 an attempt is an extended CONNECT (RFC 8441), and there is little to get wrong.
 
-use super::key::parse_key;
+use super::key::{accept_key, parse_key};
 use super::{KEY, VERSION};
 use crate::error::Refusal;
 use crate::http::fields::Fields;
@@ -22,8 +24,15 @@ pub enum Attempt<T> {
 /// A good attempt by RFC 6455.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// The client's key: answer it by [`accept_key`](super::accept_key).
-    pub key: [u8; 24],
+    /// The client's key; none over HTTP/2, which has no use for it.
+    pub key: Option<[u8; 24]>,
+}
+
+impl Offer {
+    /// The answer to the client's key.
+    pub fn accept(&self) -> Option<[u8; 28]> {
+        self.key.map(|key| accept_key(&key))
+    }
 }
 
 /// A good attempt on a route that takes any dialect.
@@ -42,6 +51,11 @@ const BAD_KEY: Refusal = Refusal {
     reason: "websocket_key",
     text: "a WebSocket handshake has exactly one Sec-WebSocket-Key, base64 of 16 bytes",
 };
+const PROTOCOL: Refusal = Refusal {
+    status: 501,
+    reason: "protocol_unsupported",
+    text: "of protocols over HTTP/2 only websocket is served here",
+};
 const BAD_VERSION: Refusal =
     Refusal { status: 426, reason: "websocket_version", text: "only Sec-WebSocket-Version 13 is spoken here" };
 
@@ -53,6 +67,20 @@ pub fn classify(method: &[u8], version_1_1: bool, fields: &Fields, has_body: boo
     match judge(method, fields, has_body).and_then(|()| offer(fields)) {
         Ok(offer) => Attempt::WebSocket(offer),
         Err(refusal) => Attempt::Refused(refusal),
+    }
+}
+
+/// Judges an extended CONNECT by RFC 8441 §5: `protocol` is its `:protocol`, which none other has. Key and upgrade
+/// fields mean nothing here.
+pub fn classify_connect(protocol: &str, fields: &Fields) -> Attempt<Offer> {
+    if !protocol.eq_ignore_ascii_case("websocket") {
+        return Attempt::Refused(PROTOCOL);
+    }
+    match only(fields, VERSION) {
+        // What comes is frames, and their number nobody knows.
+        _ if fields.has("Content-Length") => Attempt::Refused(BODY),
+        Some(b"13") => Attempt::WebSocket(Offer { key: None }),
+        _ => Attempt::Refused(Refusal { status: 400, ..BAD_VERSION }),
     }
 }
 
@@ -101,7 +129,7 @@ fn judge(method: &[u8], fields: &Fields, has_body: bool) -> Result<(), Refusal> 
 fn offer(fields: &Fields) -> Result<Offer, Refusal> {
     let key = only(fields, KEY).and_then(parse_key).ok_or(BAD_KEY)?;
     match only(fields, VERSION) {
-        Some(b"13") => Ok(Offer { key }),
+        Some(b"13") => Ok(Offer { key: Some(key) }),
         _ => Err(BAD_VERSION),
     }
 }
@@ -132,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_good_attempt() {
-        let offer = Offer { key: *b"dGhlIHNhbXBsZSBub25jZQ==" };
+        let offer = Offer { key: Some(*b"dGhlIHNhbXBsZSBub25jZQ==") };
         assert_eq!(classify(b"GET", true, &fields(&GOOD), false), Attempt::WebSocket(offer));
     }
 
@@ -154,6 +182,16 @@ mod tests {
         assert_eq!(refused(classify(b"GET", true, &more, false)), "websocket_upgrade");
         assert_eq!(refused(classify(b"GET", true, &fields(&GOOD[..2]), false)), "websocket_key");
         assert_eq!(refused(classify(b"GET", true, &fields(&GOOD[..3]), false)), "websocket_version");
+    }
+
+    #[test]
+    fn an_extended_connect() {
+        let version = fields(&GOOD[3..]);
+        assert_eq!(classify_connect("websocket", &version), Attempt::WebSocket(Offer { key: None }));
+        assert_eq!(refused(classify_connect("connect-udp", &version)), "protocol_unsupported");
+        assert_eq!(refused(classify_connect("websocket", &fields(&GOOD[..3]))), "websocket_version");
+        let Attempt::Refused(refusal) = classify_connect("websocket", &fields(&[])) else { panic!() };
+        assert_eq!(refusal.status, 400);
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod key;
 mod offer;
 
 pub use answer::{Accepted, Fake, answer_fields, check_answer, check_choices, check_opaque_answer};
-pub use attempt::{Attempt, Offer, Opaque, classify, classify_opaque, hixie76};
+pub use attempt::{Attempt, Offer, Opaque, classify, classify_connect, classify_opaque, hixie76};
 pub use connection::declares_body;
 pub use key::{accept_key, fresh_key};
 pub use offer::{OfferRules, Offered, offer_fields};

@@ -1,0 +1,174 @@
+//! A connection from its preface to its end.
+//!
+//! It ends by GOAWAY (RFC 9113 §6.8): when its listener goes or the gateway drains, when it has asked for nothing for
+//! `keep_alive`, or when its client is up to no good. The first GOAWAY names the highest stream there can be, so that
+//! requests that are on their way are still answered; the last one, a round trip later, the last that was.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use ::http::Request as Head;
+use bytes::Bytes;
+use h2::server::{self, Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Request;
+use crate::http::h2::read_request;
+use crate::io::h2::Transport;
+use crate::server::client::Client;
+use crate::server::connection::{Step, serve_request};
+use crate::server::downstream::Downstream;
+use crate::server::session::Session;
+use crate::server::worker::Worker;
+use crate::server::{lifecycle, reply};
+use crate::snapshot::Listener;
+
+/// What a stream holds of an answer that the client does not take yet.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// What small DATA frames may cost that nobody has taken yet, as `h2` counts: each has 256, less its bytes. It is the
+/// memory that they take beside their bytes. WebSockets are small frames; the crate's own limit would end connections
+/// that do nothing wrong.
+const SMALL_FRAMES: usize = 16 << 20;
+
+/// How long a client may take to take its leave of a connection that we end.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// The shortest time between two looks at whether a connection is in use.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What is fixed when a connection begins.
+struct Terms {
+    head_timeout: Duration,
+    keep_alive: Duration,
+    head_limit: usize,
+}
+
+/// Serves a connection whose client speaks HTTP/2, in a task of its own.
+pub fn begin(worker: &Rc<Worker>, session: Session) {
+    let Some(state) = worker.shared.state() else { return };
+    let Some(listener) = state.listener(&session.downstream.permit.listening.key) else { return };
+    let settings = &state.snapshot.listeners[listener];
+    let terms = Terms {
+        head_timeout: Duration::from_millis(settings.head_timeout),
+        keep_alive: Duration::from_millis(settings.keep_alive),
+        head_limit: settings.limits.headers as usize,
+    };
+    let mut builder = builder(settings);
+    let server_name = session.downstream.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+    if state.listeners[listener].offers_h2_websockets(server_name) {
+        builder.enable_connect_protocol();
+    }
+    tokio::task::spawn_local(serve(worker.clone(), session, builder, terms));
+}
+
+fn builder(settings: &Listener) -> server::Builder {
+    let http2 = &settings.http2;
+    let mut builder = server::Builder::new();
+    builder
+        .max_concurrent_streams(http2.streams)
+        .initial_window_size(http2.window)
+        .initial_connection_window_size(http2.connection_window)
+        // Counted with 32 bytes for each field (RFC 9113 §6.5.2): beyond this there is no answer of ours.
+        .max_header_list_size(settings.limits.headers.saturating_mul(2))
+        .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_FRAMES);
+    builder
+}
+
+async fn serve(worker: Rc<Worker>, session: Session, builder: server::Builder, terms: Terms) {
+    let (stream, early, downstream) = session.into_parts();
+    let handshake = builder.handshake::<_, Bytes>(Transport::new(stream, early));
+    let Ok(Ok(connection)) = timeout(terms.head_timeout, handshake).await else { return };
+    drive(&worker, connection, Rc::new(downstream), &terms).await;
+}
+
+type Connected = Connection<Transport, Bytes>;
+
+async fn drive(worker: &Rc<Worker>, mut connection: Connected, downstream: Rc<Downstream>, terms: &Terms) {
+    let listening = downstream.permit.listening.clone();
+    let mut closed = std::pin::pin!(listening.gate.closed());
+    let mut occupation = Occupation::new(terms.keep_alive);
+    let mut look = std::pin::pin!(sleep_until(occupation.next_look()));
+    let mut is_ending = false;
+    loop {
+        tokio::select! {
+            biased;
+            accepted = connection.accept() => match accepted {
+                Some(Ok((head, respond))) => {
+                    occupation.quiet_since = None;
+                    tokio::task::spawn_local(exchange(worker.clone(), downstream.clone(), head, respond, terms.head_limit));
+                }
+                Some(Err(_)) | None => return,
+            },
+            () = &mut closed, if !is_ending => {
+                is_ending = true;
+                connection.graceful_shutdown();
+            }
+            () = &mut look => {
+                let is_used = Rc::strong_count(&downstream) > 1 || Rc::strong_count(&downstream.permit) > 1;
+                match occupation.is_over(is_used, is_ending) {
+                    true if is_ending => return,
+                    true => {
+                        is_ending = true;
+                        occupation.quiet_since = None;
+                        connection.graceful_shutdown();
+                    }
+                    false => {}
+                }
+                look.as_mut().reset(occupation.next_look());
+            }
+        }
+    }
+}
+
+/// Whether a connection is in use, by looking at it from time to time.
+struct Occupation {
+    keep_alive: Duration,
+    quiet_since: Option<Instant>,
+}
+
+impl Occupation {
+    fn new(keep_alive: Duration) -> Self {
+        Self { keep_alive, quiet_since: Some(Instant::now()) }
+    }
+
+    fn next_look(&self) -> Instant {
+        Instant::now() + (self.keep_alive / 4).clamp(TICK, LAST_WORDS)
+    }
+
+    /// Whether nothing has used it for so long that it may end, or, where it is ending already, must.
+    fn is_over(&mut self, is_used: bool, is_ending: bool) -> bool {
+        if is_used {
+            self.quiet_since = None;
+            return false;
+        }
+        let patience = if is_ending { LAST_WORDS } else { self.keep_alive };
+        self.quiet_since.get_or_insert_with(Instant::now).elapsed() >= patience
+    }
+}
+
+/// One stream, from its head to the end of its answer.
+async fn exchange(
+    worker: Rc<Worker>,
+    downstream: Rc<Downstream>,
+    head: Head<RecvStream>,
+    respond: SendResponse<Bytes>,
+    limit: usize,
+) {
+    let (parts, receive) = head.into_parts();
+    let read = read_request(&parts, receive.is_end_stream(), limit);
+    drop(parts);
+    let mut request = Request::new(downstream, receive, respond);
+    let mut client = Client::H2(&mut request);
+    let step = match read {
+        Ok(head) => serve_request(&worker, &mut client, head).await,
+        Err(bad) => reply::refuse_unread(&worker, &mut client, &bad.into()).await,
+    };
+    match step {
+        Step::Next | Step::Close => {}
+        Step::Drop => request.reset(Reason::INTERNAL_ERROR),
+        Step::Relay(grant) => lifecycle::begin_stream(&worker, request, *grant),
+    }
+}
