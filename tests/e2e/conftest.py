@@ -16,7 +16,13 @@ def pier(request: pytest.FixtureRequest) -> Iterator[Pier]:
 
 
 @pytest.fixture
-async def bridge(pier: Pier) -> AsyncIterator[Bridge]:
-    """The gateway, and its server for one test."""
-    async with Bridge(pier) as built:
+async def bridge(pier: Pier, request: pytest.FixtureRequest) -> AsyncIterator[Bridge]:
+    """The gateway, and its server for one test. `CLIENTS` of the module says what `bridge.open` speaks: `["h1", "h2"]`
+    runs each test over both."""
+    async with Bridge(pier, getattr(request, "param", "h1")) as built:
         yield built
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "bridge" in metafunc.fixturenames and hasattr(metafunc.module, "CLIENTS"):
+        metafunc.parametrize("bridge", metafunc.module.CLIENTS, indirect=True)

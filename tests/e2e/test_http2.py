@@ -380,9 +380,9 @@ async def test_a_hundred_at_once_and_one_that_is_stalled(client: H2Client, upstr
 
 
 async def test_the_log_says_h2(client: H2Client, gateway: Gateway) -> None:
-    await (await client.ask("GET", "/fixed", ("x-request-id", "kit"))).answer()
-    record = await asyncio.to_thread(gateway.access_log().wait_for, event="request", protocol="h2", path="/fixed")
-    assert (record["method"], record["host"], record["status"]) == ("GET", HOST, 200)
+    await (await client.ask("GET", "/echo/logged")).answer()
+    record = await asyncio.to_thread(gateway.access_log().wait_for, event="request", path="/echo/logged")
+    assert (record["protocol"], record["method"], record["host"], record["status"]) == ("h2", "GET", HOST, 200)
 
 
 async def test_an_idle_connection_is_ended(gateway: Gateway) -> None:

@@ -13,6 +13,7 @@ from tests.e2e.kit.frames import Op, Peer, binary, close, header, more, ping, te
 AFTER = 0.4
 """Seconds of idleness in the routes below."""
 
+CLIENTS = ["h1", "h2"]
 ROUTES = {
     "plain": {},
     "told": {"websocket": {"on_client_lost": 1001}},

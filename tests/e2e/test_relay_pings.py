@@ -7,6 +7,7 @@ import pytest
 from tests.e2e.kit.bridge import Bridge
 from tests.e2e.kit.frames import Frame, Op, Peer, binary, close, encode, more, ping, pong, text
 
+CLIENTS = ["h1", "h2"]
 ROUTES = {
     "never": {"websocket": {"ping": "never"}},
     "down": {"websocket": {"ping": {"every": "100ms", "timeout": "5s", "to": ["downstream"]}}},

@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+from tests.e2e.kit import http2
 from tests.e2e.kit.frames import Peer
 from tests.e2e.kit.wire import Head, Wire, dial, request_bytes, soon
 from tidegate.testing import Gateway, Record
@@ -93,8 +94,9 @@ class Bridge:
     Every request has a path of its own, so what an earlier test left behind is never taken for an answer.
     """
 
-    def __init__(self, pier: Pier) -> None:
+    def __init__(self, pier: Pier, protocol: str = "h1") -> None:
         self.gateway = pier.gateway
+        self._protocol = protocol
         self._listener = pier.listener
         self._asked: dict[str, asyncio.Queue[tuple[Wire, Head]]] = {}
         self._writers: list[asyncio.StreamWriter] = []
@@ -138,6 +140,10 @@ class Bridge:
     ) -> AsyncIterator[Pair]:
         """A WebSocket: `fields` go with its request, `answer` with the 101, and the bytes behind them at once."""
         path = path or self.path(route)
+        if self._protocol == "h2":
+            async with self._open_h2(path, fields, answer, client_early, server_early) as pair:
+                yield pair
+            return
         async with self.dial() as client:
             await client.send(attempt(path, *fields) + client_early)
             server, request = await self.asked(path)
@@ -145,6 +151,22 @@ class Bridge:
             answered = await client.head()
             assert answered.status == 101, answered
             yield Pair(Peer(client, answered, is_client=True), Peer(server, request, is_client=False))
+
+    @contextlib.asynccontextmanager
+    async def _open_h2(
+        self, path: str, fields: tuple[str, ...], answer: tuple[str, ...], client_early: bytes, server_early: bytes
+    ) -> AsyncIterator[Pair]:
+        """A connection of HTTP/2 with this one WebSocket."""
+        pairs = [(name.lower(), value) for name, value in (field.split(": ", 1) for field in fields)]
+        async with http2.dial(self.gateway.port()) as client:
+            stream = await client.connect(path, *pairs)
+            if client_early:
+                stream.push(client_early)
+            server, request = await self.asked(path)
+            await server.send(switch(request, *answer) + server_early)
+            answered = await stream.head()
+            assert answered.status == 200, answered
+            yield Pair(Peer(stream, answered, is_client=True), Peer(server, request, is_client=False))
 
     async def logged(self, event: str, path: str) -> Record:
         """The access log's record of this event."""

@@ -95,10 +95,10 @@ class H2Stream:
         self.client.flush()
 
     def reset(self, code: int = ErrorCodes.CANCEL) -> None:
-        with contextlib.suppress(h2.exceptions.StreamClosedError):
+        with contextlib.suppress(h2.exceptions.ProtocolError):
             self.client.connection.reset_stream(self.number, code)
         self.client.flush()
-        self.ended(ConnectionResetError("reset by the test"))
+        self.end(ConnectionResetError("reset by the test"))
 
     async def close(self) -> None:
         """Done with it, in whatever state it is."""
@@ -138,9 +138,10 @@ class H2Stream:
             return await self.body()
         return b""
 
-    async def ended_well(self) -> None:
-        """Waits for END_STREAM; fails when bytes or a reset come before it."""
-        assert await self.body() == b""
+    async def ended(self) -> None:
+        """Waits for the end; fails when bytes come before it."""
+        rest = await self.rest()
+        assert rest == b"", rest
 
     async def was_reset(self) -> ErrorCodes:
         """Waits for RST_STREAM and returns its code; what comes before it is thrown away."""
@@ -190,7 +191,7 @@ class H2Stream:
             self._unacknowledged = 0
             self.client.flush()
 
-    def ended(self, error: ConnectionError | None = None) -> None:
+    def end(self, error: ConnectionError | None = None) -> None:
         """The gateway sends nothing more. A reset behind END_STREAM says that it takes nothing more either."""
         if error is None:
             self._whole = True
@@ -320,7 +321,7 @@ class H2Client:
             pass
         finally:
             for stream in self.streams.values():
-                stream.ended(ConnectionResetError("the connection has ended"))
+                stream.end(ConnectionResetError("the connection has ended"))
 
     def _frames(self) -> Iterator[bytes]:
         while len(self._unread) >= 9 and len(self._unread) >= (size := 9 + int.from_bytes(self._unread[:3], "big")):
@@ -356,9 +357,9 @@ class H2Client:
             case h2.events.TrailersReceived() if stream:
                 stream.trailers = {str(name): str(value) for name, value in event.headers or ()}
             case h2.events.StreamEnded() if stream:
-                stream.ended()
+                stream.end()
             case h2.events.StreamReset() if stream:
-                stream.ended(Reset(int(event.error_code or 0)))
+                stream.end(Reset(int(event.error_code or 0)))
 
     def _flush_streams(self) -> None:
         for stream in list(self.streams.values()):
