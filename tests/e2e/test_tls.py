@@ -130,11 +130,14 @@ async def test_a_name_may_ask_for_more(secured: Secured) -> None:
 
 async def test_alpn(secured: Secured) -> None:
     context = secured.context()
-    context.set_alpn_protocols(["h2", "http/1.1"])
+    context.set_alpn_protocols(["http/1.1"])
     async with dial(secured.gateway.port("edge"), ssl=context, server_hostname="site.test") as wire:
         assert ssl_object(wire).selected_alpn_protocol() == "http/1.1"
         assert await status(wire, "site.test") == 200
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols(["http/1.1", "h2"])
+    async with dial(secured.gateway.port("edge"), ssl=context, server_hostname="site.test") as wire:
+        assert ssl_object(wire).selected_alpn_protocol() == "h2", "the better one, whatever the client's order"
+    context.set_alpn_protocols(["spdy/3"])
     with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
         await soon(
             asyncio.open_connection("127.0.0.1", secured.gateway.port("edge"), ssl=context, server_hostname="site.test")
