@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::task::{Context, Poll, ready};
 
 use socket2::Socket;
 use tokio::net::{TcpListener, UnixListener};
@@ -26,14 +27,15 @@ impl Listener {
     }
 
     /// The next connection, with the client's address where there is one.
-    pub async fn accept(&self) -> io::Result<(Raw, Option<SocketAddr>)> {
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Raw, Option<SocketAddr>)>> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
+                let (stream, peer) = ready!(listener.poll_accept(cx))?;
                 // A dual-stack socket shows IPv4 clients as ::ffff:a.b.c.d; rules and logs want a.b.c.d.
-                Ok((Raw::Tcp(stream), Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))))
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                Poll::Ready(Ok((Raw::Tcp(stream), Some(peer))))
             }
-            Self::Unix(listener) => Ok((Raw::Unix(listener.accept().await?.0), None)),
+            Self::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| (Raw::Unix(stream), None)),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! From a listening socket to a session: accept, PROXY header, TLS.
 
+use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 use std::time::Duration;
 
 use rustls::HandshakeKind;
@@ -14,7 +16,7 @@ use super::access;
 use super::connection;
 use super::downstream::{Downstream, TlsFacts};
 use super::handshakes;
-use super::listening::{ListenSocket, Listening, Occupancy};
+use super::listening::{GateWatch, ListenSocket, Listening, Occupancy};
 use super::permit::Permit;
 use super::session::Session;
 use super::state::State;
@@ -26,6 +28,9 @@ use crate::log::Level;
 
 /// How long accepting pauses when the process is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
+/// So many connections are accepted before it is the turn of those that are there already: a crowd that comes at once
+/// must not keep live ones waiting until all of it is in.
+const AT_ONCE: u32 = 4;
 /// A worker gives a connection away only if it has this many more than the idlest one.
 const IMBALANCE: usize = 4;
 
@@ -46,12 +51,24 @@ pub async fn run(worker: Rc<Worker>, socket: Arc<ListenSocket>) {
     };
     // The engine keeps the socket itself; it must be able to close it without asking us.
     drop(socket);
+    let (mut leaving, mut in_a_row) = (GateWatch::default(), 0);
     loop {
-        let accepted = tokio::select! {
-            biased;
-            () = listening.gate.closed() => return,
-            accepted = listener.accept() => accepted,
-        };
+        let accepted = poll_fn(|cx| match leaving.poll_closed(cx, &listening.gate) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => match listener.poll_accept(cx) {
+                Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+                Poll::Pending => {
+                    in_a_row = 0;
+                    Poll::Pending
+                }
+            },
+        });
+        let Some(accepted) = accepted.await else { return };
+        in_a_row += 1;
+        if in_a_row % AT_ONCE == 0 {
+            // Wakes this task only after the runtime has polled for events and woken those that they are for.
+            tokio::task::yield_now().await;
+        }
         match accepted {
             Ok((raw, peer)) => match wait_for_room(&worker, &listening, &raw).await {
                 Some(occupancy) => dispatch(&worker, &listening, occupancy, raw, peer),

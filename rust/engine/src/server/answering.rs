@@ -183,7 +183,7 @@ fn push_connection(fields: &mut Fields, upgrade: bool, keep: bool, minor: u8) {
 pub async fn pass_answer(
     worker: &Rc<Worker>,
     client: &mut Client<'_>,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     link: Link,
     reader: ResponseReader,
     head: ResponseHead,

@@ -104,7 +104,7 @@ async fn within<T>(patience: Option<u64>, reading: impl Future<Output = T>) -> R
 pub async fn websocket(
     worker: &Rc<Worker>,
     client: &mut Client<'_>,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     offer: &handshake::Offer,
 ) -> Step {
     let Ok((near, far)) = UnixStream::pair().and_then(|(near, far)| Ok((near, room::claim(far)?))) else {

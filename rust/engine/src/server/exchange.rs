@@ -57,15 +57,16 @@ pub(super) struct Found {
 }
 
 impl Exchange {
-    /// Loads the state and says who asks. None when the listener has gone meanwhile.
-    pub fn new(worker: &Rc<Worker>, client: &Client<'_>, head: RequestHead) -> Option<Self> {
+    /// Loads the state and says who asks. None when the listener has gone meanwhile. In a box: it is large, and goes from
+    /// hand to hand.
+    pub fn new(worker: &Rc<Worker>, client: &Client<'_>, head: RequestHead) -> Option<Box<Self>> {
         let (state, downstream) = (worker.shared.state()?, client.downstream());
         let listener = state.listener(&downstream.permit.listening.key)?;
         let trusted = &state.snapshot.listeners[listener].trusted_proxies;
         let peer = downstream.peer.map(|peer| peer.ip());
         let given = head.fields.first(REQUEST_ID).filter(|id| forwarded::is_trusted(peer, trusted) && is_id(id));
         let request_id = given.map_or_else(fresh_id, |id| String::from_utf8_lossy(id).into_owned());
-        Some(Self {
+        Some(Box::new(Self {
             client: forwarded::client(peer, &head.fields, trusted),
             request_id,
             target: Vec::new(),
@@ -83,7 +84,7 @@ impl Exchange {
             state,
             listener,
             head,
-        })
+        }))
     }
 
     /// The host asked for, as received; empty in HTTP/1.0 without one.

@@ -24,7 +24,7 @@ use crate::ws::handshake::Accepted;
 /// A WebSocket that was let in: what the lease and the relay are made of.
 #[derive(Debug)]
 pub struct Grant {
-    pub exchange: Exchange,
+    pub exchange: Box<Exchange>,
     pub accepted: Accepted,
     pub upstream: Stream,
     /// What the upstream sent behind its handshake.

@@ -54,7 +54,7 @@ impl Answered {
 }
 
 /// Bridges an attempt to the upstream: 101 and a relay, or the upstream's own answer, or a refusal.
-pub async fn bridge(worker: &Rc<Worker>, client: &mut Client<'_>, mut exchange: Exchange, offer: Offer) -> Step {
+pub async fn bridge(worker: &Rc<Worker>, client: &mut Client<'_>, mut exchange: Box<Exchange>, offer: Offer) -> Step {
     if worker.shared.is_draining() && client.downstream().is_closing() {
         return exchange.refuse(worker, client, &refusal::NOT_READY).await;
     }
@@ -235,7 +235,7 @@ fn request(exchange: &Exchange, is_tls: bool, offer: &Offer, link: &Link) -> (Ve
 async fn accept(
     worker: &Rc<Worker>,
     client: &mut Client<'_>,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     offer: &Offer,
     answered: Answered,
 ) -> Step {
