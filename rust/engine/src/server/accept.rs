@@ -30,7 +30,7 @@ use crate::log::Level;
 const PAUSE: Duration = Duration::from_millis(50);
 /// So many connections are accepted before it is the turn of those that are there already: a crowd that comes at once
 /// must not keep live ones waiting until all of it is in.
-const AT_ONCE: u32 = 4;
+const AT_ONCE: u32 = 16;
 /// A worker gives a connection away only if it has this many more than the idlest one.
 const IMBALANCE: usize = 4;
 
