@@ -103,7 +103,7 @@ async def measured(name: str, seconds: float) -> Row:
 
 @contextlib.asynccontextmanager
 async def program(*command: str | Path, gives_way: bool = False) -> AsyncIterator[asyncio.subprocess.Process]:
-    """One that gives way runs only while nobody else wants its core: a low priority would still let it finish its turn."""
+    """One that gives way runs only while nobody else wants its core; a low priority would let it finish its turn."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
     if gives_way:
