@@ -100,7 +100,7 @@ async def test_alpn_is_offered(files: Path) -> None:
     context.set_alpn_protocols(["h2", "http/1.1"])
     async with (
         SecureServer(context) as upstream,
-        running(config(upstream.url, {"ca": "ca.pem"}), directory=files) as gateway,
+        running(config(upstream.url, {"ca": "ca.pem"}, protocol="h1"), directory=files) as gateway,
     ):
         assert (await ask(gateway))[1]["alpn"] == "http/1.1"
 

@@ -50,7 +50,7 @@ LATER: tuple[Later, ...] = (
     Later("upstreams.*.health"),
     Later("upstreams.*.discover"),
     Later("upstreams.*.limits"),
-    Later("upstreams.*.protocol", ("h2", "h3"), "auto or h1"),
+    Later("upstreams.*.protocol", ("h3",), "auto, h1 or h2"),
 )
 
 

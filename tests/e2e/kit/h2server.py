@@ -191,7 +191,12 @@ class H2Server:
     """On a free port; over TLS with `context`. `websockets`: whether it says that it takes them (RFC 8441 §3)."""
 
     def __init__(
-        self, context: ssl.SSLContext | None = None, *, websockets: bool = True, streams: int | None = None
+        self,
+        context: ssl.SSLContext | None = None,
+        *,
+        websockets: bool = True,
+        streams: int | None = None,
+        port: int = 0,
     ) -> None:
         self.settings = {h2.settings.SettingCodes(CONNECT): int(websockets)}
         if streams is not None:
@@ -202,6 +207,7 @@ class H2Server:
         """What came instead of HTTP/2, by connection."""
         self.requests: asyncio.Queue[Asked] = asyncio.Queue()
         self.context = context
+        self._port = port
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -213,7 +219,7 @@ class H2Server:
         return f"{'https' if self.context else 'http'}://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.context)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, ssl=self.context)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -104,7 +104,7 @@ const CLIENT_LOST: &str = "client_lost";
 impl Answering<'_, '_> {
     /// Ready when the answer has gone out whole; the reason, when it ends early.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
-        match self.download.poll(cx, Source::Stream(&mut self.link.stream), self.client.sink()) {
+        match self.download.poll(cx, Source::of(&mut self.link.stream), self.client.sink()) {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(Stuck::Sink)) => return Poll::Ready(Err(CLIENT_LOST)),
             Poll::Ready(Err(Stuck::Source | Stuck::Malformed | Stuck::TooLarge)) => {
@@ -121,7 +121,7 @@ impl Answering<'_, '_> {
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
-        match self.upload.poll(cx, self.client.source(), Sink::Stream(&mut self.link.stream)) {
+        match self.upload.poll(cx, self.client.source(), Sink::of(&mut self.link.stream)) {
             Poll::Pending if !self.client.can_reset() => return Poll::Pending,
             Poll::Pending => {}
             Poll::Ready(Ok(()) | Err(Stuck::Sink)) => self.is_uploading = false,

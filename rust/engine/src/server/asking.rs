@@ -12,14 +12,15 @@ use std::task::{Context, Poll, ready};
 
 use super::client::Client;
 use super::exchange::Exchange;
+use super::origin::Origin;
 use super::presence::Moment;
 use super::proxy::{Asked, Failed};
-use super::pump::{Pump, Sink, Stuck};
+use super::pump::{Pump, Stuck};
 use crate::error::{Refusal, refusal};
 use crate::http::write::strip_connection_fields;
-use crate::http::{Fields, Method, ResponseHead};
+use crate::http::{Fields, ResponseHead};
 use crate::io::clock::{self, Millis};
-use crate::upstream::{HeadError, Link, ResponseReader};
+use crate::upstream::HeadError;
 
 /// How long a client that asked for a `100 Continue` waits for the upstream's word.
 const CONTINUE_AFTER: Millis = 1_000;
@@ -28,9 +29,8 @@ const CONTINUE_AFTER: Millis = 1_000;
 pub struct Asking<'a, 'c> {
     pub client: &'a mut Client<'c>,
     pub exchange: &'a Exchange,
-    pub link: Link,
+    pub origin: Origin,
     pub upload: Pump,
-    reader: ResponseReader,
     /// The upstream may take more of the body.
     is_uploading: bool,
     /// The client has been told to go on, by the upstream or by us.
@@ -62,10 +62,9 @@ enum Event {
 }
 
 impl<'a, 'c> Asking<'a, 'c> {
-    pub fn new(client: &'a mut Client<'c>, exchange: &'a Exchange, link: Link, upload: Pump) -> Self {
+    pub fn new(client: &'a mut Client<'c>, exchange: &'a Exchange, origin: Origin, upload: Pump) -> Self {
         let waiting = Waiting { whom: Whom::Upstream, since: clock::now(), moved: 0 };
-        let reader = ResponseReader::default();
-        Self { client, exchange, link, upload, reader, is_uploading: true, may_continue: false, waiting }
+        Self { client, exchange, origin, upload, is_uploading: true, may_continue: false, waiting }
     }
 
     /// Waits for the final answer; interim ones go to the client as they come.
@@ -75,7 +74,8 @@ impl<'a, 'c> Asking<'a, 'c> {
                 Event::Head(head) if head.status == 101 => return Err(Failed::Refused(refusal::BAD_RESPONSE)),
                 Event::Head(head) if head.status < 200 => self.pass_interim(&head).await?,
                 Event::Head(head) => {
-                    let Self { link, reader, upload, .. } = self;
+                    let Self { origin, upload, .. } = self;
+                    let (link, reader) = origin.answered().map_err(Failed::Refused)?;
                     return Ok(Box::new(Asked { link, reader, head, upload }));
                 }
                 Event::Late(Whom::Leave) => self.let_go_on().await?,
@@ -93,8 +93,7 @@ impl<'a, 'c> Asking<'a, 'c> {
         if (!self.is_uploading || self.client.can_reset()) && self.client.poll_gone(cx, self.moment()).is_ready() {
             return Poll::Ready(Err(Failed::Client));
         }
-        let was_head = self.exchange.head.method == Method::Head;
-        match self.reader.poll_head(cx, &mut self.link.stream, was_head) {
+        match self.origin.poll_head(cx, &self.exchange.head.method) {
             Poll::Ready(Ok(head)) => Poll::Ready(Ok(Event::Head(head))),
             Poll::Ready(Err(error)) => Poll::Ready(Err(self.explain(error))),
             Poll::Pending => self.poll_late(cx).map(|whom| Ok(Event::Late(whom))),
@@ -102,7 +101,7 @@ impl<'a, 'c> Asking<'a, 'c> {
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Failed> {
-        match self.upload.poll(cx, self.client.source(), Sink::Stream(&mut self.link.stream)) {
+        match self.upload.poll(cx, self.client.source(), self.origin.sink()) {
             Poll::Pending => return Ok(()),
             Poll::Ready(Ok(())) => self.client.give_back(&mut self.upload.input),
             // The upstream wants no more of it; perhaps it has said why.
@@ -121,8 +120,12 @@ impl<'a, 'c> Asking<'a, 'c> {
 
     fn explain(&self, error: HeadError) -> Failed {
         match error {
-            HeadError::Lost { unanswered: true } if self.link.reused && self.exchange.may_repeat() => Failed::Stale,
-            HeadError::Lost { .. } => Failed::Refused(refusal::UPSTREAM_LOST),
+            HeadError::Lost { unanswered: true } if self.origin.is_reused() && self.exchange.may_repeat() => {
+                Failed::Stale
+            }
+            // Nothing was done, whatever was asked; but a body that has gone on its way is not there any more.
+            HeadError::Untouched if self.exchange.head.body.is_empty() => Failed::Stale,
+            HeadError::Lost { .. } | HeadError::Untouched => Failed::Refused(refusal::UPSTREAM_LOST),
             HeadError::Malformed(text) => Failed::Refused(Refusal { text, ..refusal::BAD_RESPONSE }),
         }
     }

@@ -39,7 +39,7 @@ pub async fn ask(exchange: &Exchange, is_tls: bool, crossing: Crossing) -> Resul
     match response {
         Ok(response) if or_h1 && is_refusal(response.status().as_u16()) => Ok(Asked::NotOverH2(permit)),
         Ok(response) => {
-            let head = Box::new(response_head(&response, response.body().is_end_stream()));
+            let head = Box::new(response_head(&response, response.body().is_end_stream(), b"CONNECT"));
             let stream = H2::new(send, response.into_body()).with(place);
             let link = Link { stream: Stream::H2(Box::new(stream)), permit, tls: None, reused: false };
             Ok(Asked::Answered { link, head, offered })

@@ -20,6 +20,7 @@ mod handshakes;
 mod leases;
 mod lifecycle;
 mod listening;
+mod origin;
 mod permit;
 mod plan;
 mod presence;

@@ -1,4 +1,4 @@
-//! Plain HTTP/1.1 through the gateway: one request, one answer, streamed both ways.
+//! Plain HTTP through the gateway: one request, one answer, streamed both ways.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -8,14 +8,15 @@ use super::asking::Asking;
 use super::client::Client;
 use super::connection::Step;
 use super::exchange::Exchange;
+use super::origin::Origin;
 use super::presence::Moment;
 use super::pump::{Framing, Pump};
 use super::tries;
 use super::worker::Worker;
 use crate::error::{Refusal, refusal};
 use crate::http::write::{strip_connection_fields, write_request};
-use crate::http::{BodyLength, ResponseHead};
-use crate::upstream::{Link, Reached, ResponseReader, Tries, Wish};
+use crate::http::{BodyLength, Fields, ResponseHead};
+use crate::upstream::{Crossing, Link, Question, Reached, ResponseReader, Tries, Wish};
 
 /// Why there is no answer to pass on.
 pub enum Failed {
@@ -77,10 +78,12 @@ async fn ask(
 ) -> Result<Box<Asked>, Failed> {
     let events = &worker.shared.events;
     loop {
-        let link = link(worker, client, exchange, tries).await?;
-        exchange.went_to(&link);
-        let asked = match ask_endpoint(client, exchange, link).await {
+        let reached = reach(worker, client, exchange, tries).await?;
+        exchange.goes_to(reached.permit(), reached.protocol());
+        let asked = match ask_endpoint(client, exchange, reached).await {
             Ok(asked) => asked,
+            // Once: an endpoint may refuse a stream of HTTP/2 as often as it likes.
+            Err(Failed::Stale) if tries.is_renewed() => return Err(Failed::Refused(refusal::UPSTREAM_LOST)),
             Err(Failed::Stale) => {
                 tries.renew();
                 continue;
@@ -102,44 +105,67 @@ async fn ask(
     }
 }
 
-async fn link(
+async fn reach(
     worker: &Worker,
     client: &mut Client<'_>,
     exchange: &Exchange,
     tries: &mut Tries,
-) -> Result<Link, Failed> {
-    let linking = tries.reach(&worker.pools, Wish::Request { kept: true }, &worker.shared.events);
-    let link = if exchange.head.body.is_empty() {
+) -> Result<Reached, Failed> {
+    let reaching = tries.reach(&worker.pools, Wish::Request { kept: true }, &worker.shared.events);
+    let reached = if exchange.head.body.is_empty() {
         tokio::select! {
             biased;
-            link = linking => link,
+            reached = reaching => reached,
             () = client.gone(Moment::Unanswered { interim: exchange.head.minor == 1 }) => return Err(Failed::Client),
         }
     } else {
-        linking.await
+        reaching.await
     };
-    match link.map_err(Failed::Refused)? {
-        Reached::Link(link) => Ok(link),
-        Reached::Crossing(_) => Err(Failed::Refused(refusal::UPSTREAM_PROTOCOL)),
-    }
+    reached.map_err(Failed::Refused)
 }
 
-async fn ask_endpoint(client: &mut Client<'_>, exchange: &Exchange, link: Link) -> Result<Box<Asked>, Failed> {
-    let head = request_head(exchange, client.downstream().is_tls(), &link);
-    let framing = if exchange.head.body == BodyLength::Chunked { Framing::Chunked } else { Framing::Plain };
+async fn ask_endpoint(client: &mut Client<'_>, exchange: &Exchange, reached: Reached) -> Result<Box<Asked>, Failed> {
+    let is_tls = client.downstream().is_tls();
+    let (origin, framing, head) = match reached {
+        Reached::Link(link) => {
+            let framing = if exchange.head.body == BodyLength::Chunked { Framing::Chunked } else { Framing::Plain };
+            let head = request_head(exchange, is_tls, &link);
+            (Origin::h1(link), framing, head)
+        }
+        Reached::Crossing(crossing) => {
+            let origin = cross(exchange, is_tls, crossing).map_err(Failed::Refused)?;
+            (origin, Framing::Data, Vec::new())
+        }
+    };
     // Without a body, what was read ahead is the client's next request, whatever becomes of this one.
     let input = if exchange.head.body.is_empty() { Vec::new() } else { client.take_early() };
     let upload = Pump::new(exchange.head.body, framing, head, input).limited(exchange.body_limit());
-    Asking::new(client, exchange, link, upload).answer().await
+    Asking::new(client, exchange, origin, upload).answer().await
 }
 
-fn request_head(exchange: &Exchange, is_tls: bool, link: &Link) -> Vec<u8> {
+/// Opens a stream of HTTP/2 with the request's head.
+fn cross(exchange: &Exchange, is_tls: bool, crossing: Crossing) -> Result<Origin, Refusal> {
+    let fields = exchange.request_fields(own_fields(exchange), is_tls, &crossing.permit.endpoint().host);
+    let (method, target) = (exchange.head.method.as_bytes(), &exchange.target);
+    let question = Question { method, target, fields: &fields, protocol: None };
+    Origin::h2(crossing, &question, exchange.head.body.is_empty())
+}
+
+/// The client's fields without those of its connection.
+fn own_fields(exchange: &Exchange) -> Fields {
     let mut fields = exchange.head.fields.clone();
     let takes_trailers = fields.lists("TE", "trailers");
     strip_connection_fields(&mut fields);
     if takes_trailers {
         // It holds for the client, as trailers go through; and servers of gRPC insist on it (RFC 9110 §10.1.4).
         fields.push(b"TE", b"trailers");
+    }
+    fields
+}
+
+fn request_head(exchange: &Exchange, is_tls: bool, link: &Link) -> Vec<u8> {
+    let mut fields = own_fields(exchange);
+    if fields.has("TE") {
         fields.push(b"Connection", b"TE");
     }
     let mut fields = exchange.request_fields(fields, is_tls, &link.permit.endpoint().host);

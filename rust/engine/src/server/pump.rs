@@ -41,6 +41,26 @@ pub enum Sink<'s> {
     Gone,
 }
 
+impl<'s> Source<'s> {
+    /// A stream that an answer comes over.
+    pub fn of(stream: &'s mut Stream) -> Self {
+        match stream {
+            Stream::H2(h2) => Self::H2(h2.halves().1),
+            stream => Self::Stream(stream),
+        }
+    }
+}
+
+impl<'s> Sink<'s> {
+    /// A stream that a request's body goes over.
+    pub fn of(stream: &'s mut Stream) -> Self {
+        match stream {
+            Stream::H2(h2) => Self::H2(h2.halves().0),
+            stream => Self::Stream(stream),
+        }
+    }
+}
+
 /// How a body goes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {

@@ -203,7 +203,7 @@ async fn ask_endpoint(
             // Interim answers mean nothing to a client that waits for a 101.
             Ok(head) if (100..200).contains(&head.status) && head.status != 101 => {}
             Ok(head) => return Ok(Answered { link, reader, head, question }),
-            Err(HeadError::Lost { .. }) => return Err(refusal::UPSTREAM_LOST),
+            Err(HeadError::Lost { .. } | HeadError::Untouched) => return Err(refusal::UPSTREAM_LOST),
             Err(HeadError::Malformed(_)) => return Err(refusal::BAD_RESPONSE),
         }
     }

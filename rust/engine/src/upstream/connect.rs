@@ -44,6 +44,14 @@ pub enum Reached {
 }
 
 impl Reached {
+    /// What is spoken over it, in logs.
+    pub fn protocol(&self) -> &'static str {
+        match self {
+            Self::Link(link) => link.protocol(),
+            Self::Crossing(_) => "h2",
+        }
+    }
+
     pub fn permit(&self) -> &Permit {
         match self {
             Self::Link(link) => &link.permit,
@@ -93,9 +101,6 @@ impl Upstream {
 
     fn tongue(&self, way: &Way<'_>) -> Tongue {
         let is_websocket = !way.is_request();
-        if way.is_request() {
-            return Tongue::H1;
-        }
         if way.wish == Wish::Bytes {
             return Tongue::Any;
         }

@@ -6,8 +6,8 @@ use h2::{Reason, SendStream};
 use http::uri::Scheme;
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
 
-use super::Permit;
 use super::trunk::Place;
+use super::{HeadError, Permit};
 use crate::error::{Refusal, refusal};
 use crate::http::write::reason_phrase;
 use crate::http::{BodyLength, Fields, ResponseHead, from_map, to_map};
@@ -64,9 +64,10 @@ fn request(question: &Question<'_>, scheme: Scheme) -> Option<Request<()>> {
     Some(request)
 }
 
-/// The head of an answer. `ended`: no body follows.
-pub fn response_head<T>(response: &Response<T>, ended: bool) -> ResponseHead {
+/// The head of an answer. `ended`: no body follows. To a request of `method`.
+pub fn response_head<T>(response: &Response<T>, ended: bool, method: &[u8]) -> ResponseHead {
     let status = response.status().as_u16();
+    let ended = ended || method == b"HEAD" || matches!(status, 100..200 | 204 | 304);
     let length = length(response.headers());
     ResponseHead {
         status,
@@ -80,6 +81,15 @@ pub fn response_head<T>(response: &Response<T>, ended: bool) -> ResponseHead {
         },
         keep_alive: false,
     }
+}
+
+/// Why there is no answer. What was lost on a connection that others had used before, may have been lost before it was
+/// asked.
+pub fn no_answer(error: &h2::Error) -> HeadError {
+    if was_untouched(error) {
+        return HeadError::Untouched;
+    }
+    HeadError::Lost { unanswered: !error.is_reset() }
 }
 
 /// `h2` has seen to it that there is one at most, and that the body keeps to it.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 pub use self::connect::{Reached, Wish};
-pub use self::crossing::{Crossing, Question, response_head, was_untouched};
+pub use self::crossing::{Crossing, Question, no_answer, response_head, was_untouched};
 pub use self::endpoint::{Endpoint, Permit, Speaks};
 pub use self::pool::Pools;
 pub use self::read::{HeadError, ResponseReader};

@@ -13,6 +13,8 @@ const HEAD_LIMIT: usize = 64 * 1024;
 pub enum HeadError {
     /// The connection ended or failed; `true` if not a byte of an answer had come.
     Lost { unanswered: bool },
+    /// The endpoint has said that it did nothing with the request (RFC 9113 §8.7).
+    Untouched,
     /// It is no HTTP, or breaks its rules; the text says how.
     Malformed(&'static str),
 }

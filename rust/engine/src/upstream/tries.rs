@@ -139,6 +139,11 @@ impl Tries {
         retries
     }
 
+    /// Whether the last try is already one over a connection that replaces another one.
+    pub fn is_renewed(&self) -> bool {
+        self.again.last() == Some(&Again::Kept)
+    }
+
     /// The kept connection of the last try was closed; the next link is a new one to the same endpoint.
     pub fn renew(&mut self) {
         self.why = Some(Again::Kept);

@@ -44,6 +44,8 @@ pub struct Trunk {
     /// Streams at once that we want at most.
     most: usize,
     streams: Cell<usize>,
+    /// It has had streams.
+    used: Cell<bool>,
     retired: Cell<bool>,
     /// Since when it has had no streams, where it has none.
     quiet_since: Cell<Millis>,
@@ -55,6 +57,8 @@ pub struct Place {
     trunk: Rc<Trunk>,
     /// Since when it waits for an answer.
     waiting: Cell<Option<Millis>>,
+    /// Whether others were there before: the peer may have closed the connection meanwhile.
+    pub is_reused: bool,
 }
 
 impl Trunk {
@@ -67,8 +71,9 @@ impl Trunk {
         tokio::task::spawn_local(drive(connection, pings, settled));
         // Else it is asked what there is to know now.
         let _ = timeout(SETTINGS_PATIENCE, settles).await;
-        let (streams, retired, quiet_since) = (Cell::new(0), Cell::new(false), Cell::new(clock::now()));
-        let trunk = Self { requests, most: http2.streams as usize, streams, retired, quiet_since };
+        let (streams, used, retired) = (Cell::new(0), Cell::new(false), Cell::new(false));
+        let (most, quiet_since) = (http2.streams as usize, Cell::new(clock::now()));
+        let trunk = Self { requests, most, streams, used, retired, quiet_since };
         trunk.is_usable().then(|| Rc::new(trunk))
     }
 
@@ -99,7 +104,8 @@ impl Trunk {
     /// Takes a place, whether there is one or not: see [`Trunk::limit`].
     pub fn take(self: &Rc<Self>) -> Place {
         self.streams.set(self.streams.get() + 1);
-        Place { trunk: self.clone(), waiting: Cell::new(None) }
+        let is_reused = self.used.replace(true);
+        Place { trunk: self.clone(), waiting: Cell::new(None), is_reused }
     }
 }
 

@@ -52,6 +52,11 @@ impl H2 {
         Self { _companion: Some(Box::new(companion)), ..self }
     }
 
+    /// Its halves, for who has read and written nothing.
+    pub fn halves(&mut self) -> (&mut SendStream<Bytes>, &mut RecvStream) {
+        (&mut self.send, &mut self.receive)
+    }
+
     /// Reads into `buffer`, as many frames as have come and have room; 0 is the peer's END_STREAM.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut filled = 0;
