@@ -15,6 +15,7 @@ mod engine;
 mod exchange;
 mod extended;
 mod forwarded;
+mod grpc;
 mod h2;
 mod handshakes;
 mod leases;

@@ -8,6 +8,7 @@ use super::answer::{self, Reply};
 use super::client::Client;
 use super::connection::Step;
 use super::exchange::{Exchange, REQUEST_ID};
+use super::grpc;
 use super::plan::Answer;
 use super::state::State;
 use super::tally::Handshake;
@@ -39,7 +40,11 @@ impl Exchange {
     /// Refuses the request.
     pub async fn refuse(&self, worker: &Rc<Worker>, client: &mut Client<'_>, refusal: &Refusal) -> Step {
         let go_on = self.may_go_on(client) && refusal.status != 400;
-        let reply = answer::refusal(refusal, Some(&self.head.fields), self.named(&Fields::new()));
+        let fields = self.named(&Fields::new());
+        let reply = match client {
+            Client::H2(_) if grpc::is_call(&self.head.fields) => grpc::refusal(refusal, fields),
+            Client::H1(_) | Client::H2(_) => answer::refusal(refusal, Some(&self.head.fields), fields),
+        };
         self.count_handshake(worker, refusal.status, refusal.reason);
         if !self.is_attempt {
             self.count_request(worker, refusal.status, Some(refusal.reason));
