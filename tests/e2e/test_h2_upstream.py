@@ -10,9 +10,9 @@ import pytest
 
 from tests.e2e.kit.certificates import Authority
 from tests.e2e.kit.h2server import Asked, ErrorCodes, H2Server
-from tests.e2e.kit.peers import play, running
+from tests.e2e.kit.peers import dial_unix, play, running
 from tests.e2e.kit.secure import SecureServer, server_context
-from tests.e2e.kit.sites import Config, route, site
+from tests.e2e.kit.sites import Config, route, site, until
 from tests.e2e.kit.wire import Head, dial, request_bytes
 from tidegate.testing import Gateway
 
@@ -294,6 +294,39 @@ async def test_a_slow_reader_stalls_no_other() -> None:
         assert len(server.connections) == 1
         slow.reset()
         assert await flood.was_reset() == ErrorCodes.CANCEL
+
+
+async def dripping(asked: Asked) -> None:
+    """Small pieces without end, each in a DATA frame of its own, as far as windows let them go."""
+    while True:
+        await asked.send(b"x" * 20)
+
+
+async def test_slow_readers_of_small_frames_do_not_end_their_connection(tmp_path: Path) -> None:
+    """What five windows take in frames of 20 bytes is a dozen times more than `h2` lets wait on this connection."""
+    server, socket = H2Server(), str(tmp_path / "edge.sock")
+    small = {"streams": 20, "window": "64KiB", "connection_window": "1280KiB"}
+    async with server:
+        settings = config(server.url, protocol="h2", http2=small) | {"listeners": {"edge": {"bind": f"unix:{socket}"}}}
+        async with running(settings), contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(dial_unix(socket)) for _ in range(5)]
+            all_asked = []
+            for client in clients:
+                client.pause()
+                await client.send(request_bytes("GET /app"))
+                all_asked.append(asked := await server.asked())
+                asked.answer(200)
+                stack.callback(asyncio.create_task(dripping(asked)).cancel)
+            window = server.connections[0].h2.local_flow_control_window
+            await until(lambda: all(window(asked.number) < 20 for asked in all_asked))
+            assert [connection.goaway for connection in server.connections] == [None]
+            for client in clients:
+                client.resume()
+                assert (await client.head()).status == 200
+                content = b""
+                while len(content) < 20_000:
+                    content += await client.chunk()
+                assert content.count(b"x") == len(content)
 
 
 async def test_a_server_of_http_1_1_is_told_apart() -> None:

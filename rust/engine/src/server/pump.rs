@@ -194,7 +194,7 @@ impl Pump {
                 return out.map(Ok);
             }
             if out.is_pending() {
-                return Poll::Pending;
+                return self.take_in(cx, &mut from, &mut to);
             }
             self.release(&mut from);
             match &mut from {
@@ -233,10 +233,10 @@ impl Pump {
     }
 
     fn poll_send_frames(&mut self, cx: &mut Context<'_>, to: &mut SendStream<Bytes>) -> Poll<Result<(), Stuck>> {
-        if self.frames.is_empty() && !self.out.is_empty() {
-            self.frames = std::mem::take(&mut self.out).into();
-        }
-        while !self.frames.is_empty() {
+        while self.has_unsent() {
+            if self.frames.is_empty() {
+                self.frames = std::mem::take(&mut self.out).into();
+            }
             to.reserve_capacity(self.frames.len());
             let room = to.capacity().min(self.frames.len());
             if room == 0 {
@@ -245,7 +245,7 @@ impl Pump {
                     Some(Err(_)) | None => return Poll::Ready(Err(Stuck::Sink)),
                 }
             }
-            let is_last = self.complete && room == self.frames.len() && self.trailers.is_empty();
+            let is_last = self.complete && room == self.frames.len() && self.out.is_empty() && self.trailers.is_empty();
             to.send_data(self.frames.split_to(room), is_last).map_err(|_| Stuck::Sink)?;
             self.written += room as u64;
             self.ended |= is_last;
@@ -259,6 +259,22 @@ impl Pump {
             ended.map_err(|_| Stuck::Sink)?;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// For a receiver that takes nothing now: takes in what the sender's window lets come. Left inside `h2`, small frames
+    /// that wait cost more than their bytes and count against all streams of the connection: it would end for too many
+    /// of them.
+    fn take_in(&mut self, cx: &mut Context<'_>, from: &mut Source<'_>, to: &mut Sink<'_>) -> Poll<Result<(), Stuck>> {
+        if let Source::H2(from) = from {
+            while !self.complete {
+                match ready!(self.poll_data(cx, from, to)) {
+                    // What came before it goes on first; the next read fails again.
+                    Err(Stuck::Source) => break,
+                    taken => taken?,
+                }
+            }
+        }
+        Poll::Pending
     }
 
     /// Lets the sender of DATA frames send again what has gone on.
@@ -288,7 +304,8 @@ impl Pump {
                 self.taken += bytes.len();
                 self.count(bytes.len())?;
                 match to {
-                    Sink::H2(_) => self.frames = bytes,
+                    Sink::H2(_) if !self.has_unsent() => self.frames = bytes,
+                    Sink::H2(_) => self.out.extend_from_slice(&bytes),
                     // An empty chunk would end the body.
                     _ if bytes.is_empty() => {}
                     to => self.pass(cx, &bytes, to)?,
