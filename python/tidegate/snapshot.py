@@ -351,6 +351,7 @@ class _Writer:
                 }
                 for endpoint in upstream.endpoints
             ],
+            "proxy_protocol": upstream.proxy_protocol,
             "connect_timeout": upstream.connect_timeout,
             "pool": {"idle": upstream.pool.idle, "idle_timeout": upstream.pool.idle_timeout},
             "eject": _eject(upstream.eject) if upstream.eject else None,

@@ -242,6 +242,7 @@ class Upstream:
     balance: Literal["round_robin", "random", "least_connections", "two_choices"] | BalanceOptions
     eject: EjectOptions | None
     pool: PoolOptions
+    proxy_protocol: Literal["v1", "v2"] | None
     connect_timeout: int
     tls: UpstreamTls | None
     """None when no endpoint wants it."""

@@ -268,6 +268,7 @@ def _upstream(name: str, path: KeyPath, options: UpstreamOptions, tls: UpstreamT
         balance=options.balance,
         eject=options.eject,
         pool=options.pool,
+        proxy_protocol=options.proxy_protocol,
         connect_timeout=options.connect_timeout,
         tls=tls,
     )

@@ -18,6 +18,7 @@ __all__ = ["check_kinds", "tcp"]
 _HTTP_ONLY: tuple[KeyPath, ...] = (
     ("http",),
     ("http2",),
+    ("http2",),
     ("websocket",),
     ("trusted_proxies",),
     ("limits", "body"),
@@ -107,6 +108,9 @@ def check_kinds(
             at = share_path(findings, (*route.path, "to"), name)
             message = f"the upstream '{name}' speaks TCP, and a route needs HTTP"
             findings.error(at, message, "write its endpoints as http://host:port", at_key=at[-1] == name)
+        elif found and found.proxy_protocol:
+            message = f"the route '{route.name}' shares connections between clients, and a PROXY header names one"
+            findings.error((*found.path, "proxy_protocol"), message, "leave it out: X-Forwarded-For says it for each")
 
 
 def _forwards(routes: Iterable[Route]) -> Iterator[tuple[Route, str]]:
@@ -122,7 +126,7 @@ def _check_upstream(upstream: Upstream, findings: Findings) -> None:
     if upstream.kinds != {"tcp"}:
         return
     written: object = findings.document.values["upstreams"][upstream.name]
-    for key in ("protocol", "pool"):
+    for key in ("protocol", "http2", "pool"):
         if isinstance(written, Mapping) and key in written:
             message = f"'{key}' does nothing where the endpoints speak TCP"
             findings.error((*upstream.path, key), message, "leave it out", at_key=True)

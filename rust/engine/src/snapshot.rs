@@ -491,6 +491,8 @@ pub struct Upstream {
     pub http2: Http2,
     pub balance: Balance,
     pub endpoints: Vec<Endpoint>,
+    /// What the connections for TCP begin with; `null` is nothing.
+    pub proxy_protocol: Option<ProxyVersion>,
     pub connect_timeout: u64,
     pub pool: Pool,
     /// `null`: never.
@@ -507,6 +509,14 @@ pub enum Protocol {
     Auto,
     H1,
     H2,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyVersion {
+    V1,
+    V2,
 }
 
 /// TLS towards endpoints. PEM texts travel beside the snapshot.

@@ -150,6 +150,11 @@ class UpstreamOptions(Options):
     eject: EjectOptions | None = Field(
         None, description="When an endpoint that fails gets nothing for a while; never when left out."
     )
+    proxy_protocol: Literal["v1", "v2"] | None = Field(
+        None,
+        description="Begin each connection with a PROXY header of this version, which names the client; for listeners "
+        "with `tcp`. None when left out.",
+    )
     tls: UpstreamTlsOptions = Field(
         UpstreamTlsOptions(), description="For endpoints that begin with `https://` or `tls://`."
     )

@@ -11,6 +11,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::snapshot::ProxyVersion;
+
 /// The longest version 2 header taken, addresses and TLVs included. Headers in use have a few hundred bytes; those with
 /// client certificate fields reach two thousand.
 pub const LIMIT: usize = 4096;
@@ -330,6 +332,17 @@ pub fn write_v2(out: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr) 
     let sum = !crc32c(!0, &out[start..]);
     let place = out.len() - 4;
     out[place..].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Writes a header of either version that names nobody: the connection is its own (§2.1, §2.2).
+pub fn write_local(out: &mut Vec<u8>, version: ProxyVersion) {
+    match version {
+        ProxyVersion::V1 => out.extend_from_slice(b"PROXY UNKNOWN\r\n"),
+        ProxyVersion::V2 => {
+            out.extend_from_slice(SIGNATURE);
+            out.extend_from_slice(&[0x20, 0, 0, 0]);
+        }
+    }
 }
 
 fn same_family(source: IpAddr, destination: IpAddr) -> (IpAddr, IpAddr) {

@@ -1,6 +1,7 @@
 //! Streams that the kernel gave us, and the short way to their bytes.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -33,6 +34,14 @@ impl Raw {
         match self {
             Self::Tcp(tcp) => tcp.into_std().map(Loose::Tcp),
             Self::Unix(unix) => unix.into_std().map(Loose::Unix),
+        }
+    }
+
+    /// Our end's address; none over a unix socket.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(tcp) => tcp.local_addr().ok().map(|ours| SocketAddr::new(ours.ip().to_canonical(), ours.port())),
+            Self::Unix(_) => None,
         }
     }
 

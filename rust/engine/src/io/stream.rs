@@ -1,6 +1,7 @@
 //! One `Stream` over everything that carries bytes.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -83,6 +84,15 @@ impl Stream {
     pub fn take_in(&mut self, cx: &mut Context<'_>) {
         if let Self::H2(h2) = self {
             h2.take_in(cx);
+        }
+    }
+
+    /// Our end's address; none over a unix socket, and of a stream of HTTP/2.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Raw(raw) => raw.local_address(),
+            Self::Tls(tls) => tls.raw().local_address(),
+            Self::H2(_) | Self::Closed => None,
         }
     }
 

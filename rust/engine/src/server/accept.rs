@@ -175,15 +175,19 @@ async fn establish_on(
 ) -> Result<Session, &'static str> {
     let Accepted { mut raw, mut peer, permit } = accepted;
     let settings = &state.snapshot.listeners[listener];
-    let mut early = Vec::new();
+    let (mut early, mut destination) = (Vec::new(), None);
     let from_proxy = peer.is_some_and(|peer| settings.proxy_protocol.iter().any(|net| net.contains(&peer.ip())));
-    if from_proxy {
-        peer = read_proxy_header(&mut raw, &mut early).await?.or(peer);
+    let named = if from_proxy { read_proxy_header(&mut raw, &mut early).await? } else { None };
+    if let Some((source, told)) = named {
+        (peer, destination) = (Some(source), Some(told));
     }
     let (id, permit) = (worker.shared.serial(), Rc::new(permit));
     admit(state, listener, id, peer, &raw)?;
     match &state.listeners[listener].tls {
-        None => Ok(Session::new(Stream::Raw(raw), early, Downstream { peer, tls: None, permit, id })),
+        None => {
+            let session = Session::new(Stream::Raw(raw), early, Downstream { peer, tls: None, permit, id });
+            Ok(session.addressed(destination))
+        }
         Some(server) => {
             let hello = tls::read_hello(raw, early).await.map_err(|_| "tls")?;
             let name = hello.server_name.as_deref().map(str::to_ascii_lowercase);
@@ -201,7 +205,8 @@ async fn establish_on(
             let resumed = stream.common().handshake_kind() == Some(HandshakeKind::Resumed);
             worker.tallies.tls_handshake(&settings.name, if resumed { "resumed" } else { "full" });
             let downstream = Downstream { peer, tls: Some(facts), permit, id };
-            Ok(Session::new(Stream::Tls(Box::new(stream)), Vec::new(), downstream))
+            let session = Session::new(Stream::Tls(Box::new(stream)), Vec::new(), downstream);
+            Ok(session.addressed(destination))
         }
     }
 }
@@ -218,13 +223,16 @@ fn admit(state: &State, listener: usize, id: u64, peer: Option<SocketAddr>, raw:
 }
 
 /// Reads the PROXY header; what came behind it stays in `early`. None where the proxy speaks for itself.
-async fn read_proxy_header(raw: &mut Raw, early: &mut Vec<u8>) -> Result<Option<SocketAddr>, &'static str> {
+async fn read_proxy_header(
+    raw: &mut Raw,
+    early: &mut Vec<u8>,
+) -> Result<Option<(SocketAddr, SocketAddr)>, &'static str> {
     loop {
         match proxy_protocol::parse(early).map_err(|_| "proxy_header")? {
             ParsedProxy::Complete { header, consumed } => {
                 early.drain(..consumed);
                 return Ok(match header {
-                    ProxyHeader::Addresses { source, .. } => Some(source),
+                    ProxyHeader::Addresses { source, destination } => Some((source, destination)),
                     _ => None,
                 });
             }

@@ -1,5 +1,6 @@
 //! One HTTP/1.1 connection from a client, between and before its exchanges.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub struct Session {
     pub presence: Presence,
     /// For whatever its task waits for.
     pub alarm: Alarm,
+    /// What the client connected to, where a PROXY header says it.
+    pub destination: Option<SocketAddr>,
     /// It carries no HTTP: its listener is a TCP listener.
     pub is_tcp: bool,
     leaving: GateWatch,
@@ -71,8 +74,13 @@ impl From<BadHead> for Refusal {
 impl Session {
     pub fn new(stream: Stream, buffer: Vec<u8>, downstream: Downstream) -> Self {
         let (presence, alarm, leaving) = (Presence::default(), Alarm::default(), GateWatch::default());
-        let (is_tcp, scan, requests) = (false, Scan::new(), 0);
-        Self { stream, buffer, downstream, presence, alarm, is_tcp, leaving, scan, requests }
+        let (is_tcp, destination, scan, requests) = (false, None, Scan::new(), 0);
+        Self { stream, buffer, downstream, presence, alarm, is_tcp, destination, leaving, scan, requests }
+    }
+
+    /// The same, for a client that has connected to `destination`, if a PROXY header says so.
+    pub fn addressed(self, destination: Option<SocketAddr>) -> Self {
+        Self { destination, ..self }
     }
 
     /// Waits for the next request and reads its head.

@@ -77,6 +77,8 @@ struct Way<'w> {
     endpoint: &'w Arc<Endpoint>,
     tls: Option<&'w Arc<ClientTls>>,
     wish: Wish,
+    /// What a connection for bytes begins with.
+    preamble: &'w [u8],
 }
 
 impl Upstream {
@@ -86,9 +88,10 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         pools: &Pools,
         wish: Wish,
+        preamble: &[u8],
     ) -> Result<Reached, Refusal> {
         let tls = self.tls.as_ref().filter(|_| endpoint.tls.is_some());
-        let way = Way { endpoint, tls, wish };
+        let way = Way { endpoint, tls, wish, preamble };
         // The permit comes first, so that choices made while we dial see the load that is on its way.
         let permit = Permit::new(endpoint.clone());
         match self.tongue(&way) {
@@ -122,7 +125,7 @@ impl Upstream {
     }
 
     async fn dial_bytes(&self, way: &Way<'_>, permit: Permit) -> Result<Reached, Refusal> {
-        let stream = dial(way.endpoint, way.tls, Alpn::Nothing, self.connect_timeout).await?;
+        let stream = dial(way.endpoint, way.tls, Alpn::Nothing, way.preamble, self.connect_timeout).await?;
         Ok(way.link(stream, permit, false))
     }
 
@@ -130,7 +133,7 @@ impl Upstream {
         if let Some(stream) = way.kept(pools) {
             return Ok(way.link(stream, permit, true));
         }
-        match dial(way.endpoint, way.tls, Alpn::H1, self.connect_timeout).await {
+        match dial(way.endpoint, way.tls, Alpn::H1, &[], self.connect_timeout).await {
             Ok(stream) => Ok(way.link(stream, permit, false)),
             Err(refusal) if refusal == refusal::UPSTREAM_PROTOCOL && self.protocol_of(way.wish) == Protocol::Auto => {
                 way.endpoint.learn(Speaks::OnlyH2);
@@ -188,7 +191,7 @@ impl Upstream {
         let endpoint = permit.endpoint();
         endpoint.fall_back();
         let tls = self.tls.as_ref().filter(|_| endpoint.tls.is_some());
-        let stream = dial(endpoint, tls, Alpn::H1, self.connect_timeout).await?;
+        let stream = dial(endpoint, tls, Alpn::H1, &[], self.connect_timeout).await?;
         Ok(Link { stream, permit, tls: tls.cloned(), reused: false })
     }
 
@@ -198,7 +201,7 @@ impl Upstream {
     }
 
     async fn dial_trunk(&self, way: &Way<'_>, alpn: Alpn) -> Result<Dialled, Refusal> {
-        let stream = dial(way.endpoint, way.tls, alpn, self.connect_timeout).await?;
+        let stream = dial(way.endpoint, way.tls, alpn, &[], self.connect_timeout).await?;
         let is_h2 = way.tls.is_none() || has_agreed_on_h2(&stream);
         if alpn == Alpn::Either {
             way.endpoint.learn(if is_h2 { Speaks::H2 } else { Speaks::H1 });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{AlertDescription, Error};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::Endpoint;
@@ -14,7 +15,7 @@ use crate::io::{Raw, Stream, connect};
 use crate::snapshot::PeerName;
 use crate::tls::{Alpn, ClientTls, H2, Mistrust};
 
-/// Connects to `endpoint`, offering `alpn` where it wants TLS; what fails is counted there.
+/// Connects to `endpoint`, offering `alpn` where it wants TLS, and saying `preamble` before that; what fails is counted there.
 ///
 /// # Errors
 /// The refusal for the client, if no other endpoint can be tried. [`refusal::UPSTREAM_PROTOCOL`] where the endpoint
@@ -23,9 +24,11 @@ pub async fn dial(
     endpoint: &Endpoint,
     tls: Option<&Arc<ClientTls>>,
     alpn: Alpn,
+    preamble: &[u8],
     patience: Duration,
 ) -> Result<Stream, Refusal> {
-    let dialled = timeout(patience, establish(endpoint, tls, alpn)).await.unwrap_or(Err(refusal::CONNECT_TIMEOUT));
+    let dialled =
+        timeout(patience, establish(endpoint, tls, alpn, preamble)).await.unwrap_or(Err(refusal::CONNECT_TIMEOUT));
     dialled.inspect_err(|_| endpoint.count_failure())
 }
 
@@ -34,8 +37,16 @@ pub fn has_agreed_on_h2(stream: &Stream) -> bool {
     matches!(stream, Stream::Tls(tls) if tls.common().alpn_protocol() == Some(H2))
 }
 
-async fn establish(endpoint: &Endpoint, tls: Option<&Arc<ClientTls>>, alpn: Alpn) -> Result<Stream, Refusal> {
-    let raw = connect(&endpoint.target).await.map_err(|error| explain(&error))?;
+async fn establish(
+    endpoint: &Endpoint,
+    tls: Option<&Arc<ClientTls>>,
+    alpn: Alpn,
+    preamble: &[u8],
+) -> Result<Stream, Refusal> {
+    let mut raw = connect(&endpoint.target).await.map_err(|error| explain(&error))?;
+    if !preamble.is_empty() {
+        raw.write_all(preamble).await.map_err(|error| explain(&error))?;
+    }
     let Some(host) = &endpoint.tls else { return Ok(Stream::Raw(raw)) };
     // Never in clear text what was to be secret; the snapshot has TLS for every upstream that has such endpoints.
     let tls = tls.ok_or(refusal::UPSTREAM_TLS)?;

@@ -34,6 +34,8 @@ pub struct Tries {
     group: Arc<Group>,
     rules: Retry,
     key: Option<u64>,
+    /// What connections for bytes begin with.
+    preamble: Vec<u8>,
     tried: Vec<bool>,
     made: u32,
     /// Index of the endpoint of the last try.
@@ -49,7 +51,23 @@ impl Tries {
         let group = upstream.endpoints.load_full();
         let tried = vec![false; group.endpoints.len()];
         let (upstream, rules) = (upstream.clone(), rules.clone());
-        Self { upstream, group, rules, key, tried, made: 0, last: None, why: None, again: Vec::new() }
+        Self {
+            upstream,
+            group,
+            rules,
+            key,
+            preamble: Vec::new(),
+            tried,
+            made: 0,
+            last: None,
+            why: None,
+            again: Vec::new(),
+        }
+    }
+
+    /// The same, with what connections for bytes begin with.
+    pub fn with_preamble(self, preamble: Vec<u8>) -> Self {
+        Self { preamble, ..self }
     }
 
     /// How many were made.
@@ -73,7 +91,7 @@ impl Tries {
                 Wish::Request { .. } => Wish::Request { kept: self.again.last() != Some(&Again::Kept) },
                 wish => wish,
             };
-            match self.upstream.connect(&self.group.endpoints[index], pools, wish).await {
+            match self.upstream.connect(&self.group.endpoints[index], pools, wish, &self.preamble).await {
                 Ok(reached) => return Ok(reached),
                 Err(refusal) => failure = refusal,
             }

@@ -65,6 +65,11 @@ impl Tls {
         Self { session, raw, held, plain, unsent, ended: false, closed: false, failed: false }
     }
 
+    /// The socket below.
+    pub fn raw(&self) -> &Raw {
+        &self.raw
+    }
+
     /// What was agreed on.
     pub fn common(&self) -> &CommonState {
         self.session.common()

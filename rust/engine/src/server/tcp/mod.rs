@@ -33,9 +33,10 @@ use super::tries;
 use super::worker::Worker;
 use crate::error::{Refusal, refusal};
 use crate::io::clock::{self, Millis};
+use crate::io::proxy_protocol::{write_local, write_v1, write_v2};
 use crate::io::{Raw, Stream, room};
 use crate::log::{self, Kind};
-use crate::snapshot::{self, Retry};
+use crate::snapshot::{self, ProxyVersion, Retry};
 use crate::upstream::{Again, Permit, Tries};
 
 /// The client's address is not among those that may connect.
@@ -111,7 +112,8 @@ impl Opening {
         let upstream = &self.state.upstreams[self.upstream.unwrap_or_default()];
         let rules = Retry { attempts: self.settings().attempts, connect: true, statuses: Vec::new() };
         let client = self.session.downstream.peer.map(|peer| peer.ip());
-        let mut tries = Tries::new(upstream, &rules, client.map(tries::address_key));
+        let preamble = upstream.proxy_protocol.map(|version| preamble(&self.session, version)).unwrap_or_default();
+        let mut tries = Tries::new(upstream, &rules, client.map(tries::address_key)).with_preamble(preamble);
         let patience = Duration::from_millis(self.settings().connect_timeout);
         let linked = timeout(patience, tries.link(&worker.pools, &worker.shared.events)).await;
         let linked = linked.unwrap_or_else(|_| {
@@ -145,6 +147,18 @@ impl Opening {
         let record = log::TcpRefusal { reason: refusal.reason, duration: clock::now() - self.started };
         write_log(&self.state, facts, Kind::TcpRefusal(record));
     }
+}
+
+/// The PROXY header that names the client of a session.
+fn preamble(session: &Session, version: ProxyVersion) -> Vec<u8> {
+    let mut header = Vec::with_capacity(64);
+    let destination = session.destination.or_else(|| session.stream.local_address());
+    match (session.downstream.peer, destination, version) {
+        (Some(source), Some(destination), ProxyVersion::V1) => write_v1(&mut header, source, destination),
+        (Some(source), Some(destination), ProxyVersion::V2) => write_v2(&mut header, source, destination),
+        _ => write_local(&mut header, version),
+    }
+    header
 }
 
 /// A server inside the gateway that sends every byte back. A pipe leads to it like to any other, so that limits and
