@@ -166,6 +166,7 @@ HELP: Mapping[str, str] = {
     "tidegate_endpoint_healthy": "Whether an endpoint takes new exchanges: 0 while it is ejected.",
     "tidegate_endpoint_websocket_fallbacks_total": "Times that WebSockets meant for HTTP/2 began to go over HTTP/1.1.",
     "tidegate_endpoint_tls_failures_total": "TLS handshakes with an endpoint that failed, by reason.",
+    "tidegate_http2_errors_total": "Connections of HTTP/2 that ended because of what their client had sent, by code.",
     "tidegate_http_failed_total": "Plain HTTP requests that were refused or whose answers ended early, by reason.",
     "tidegate_http_request_seconds": "From the head of a request to the end of its answer; WebSockets are not in it.",
     "tidegate_http_requests_total": "Plain HTTP requests, by route and status.",

@@ -29,7 +29,9 @@ HOST = "gateway.test"
 GOAWAY = 7
 CONNECTION_WINDOW = 16 << 20
 """So that a stream which is paused takes nothing from the others."""
-CONFIG = h2.config.H2Configuration(client_side=True, header_encoding="latin-1", validate_outbound_headers=False)
+CONFIG = h2.config.H2Configuration(
+    client_side=True, header_encoding="latin-1", validate_outbound_headers=False, normalize_outbound_headers=False
+)
 
 
 class Reset(ConnectionResetError):
@@ -223,10 +225,9 @@ class H2Client:
         self._settled = asyncio.Event()
         self._goaway = asyncio.Event()
         self._pongs: asyncio.Queue[bytes] = asyncio.Queue()
-        if settings:
-            codes = {SettingCodes[name.upper()]: value for name, value in settings.items()}
-            self.connection.local_settings.update(codes)
         self.connection.initiate_connection()
+        if settings:
+            self.connection.update_settings({SettingCodes[name.upper()]: value for name, value in settings.items()})
         self.connection.increment_flow_control_window(CONNECTION_WINDOW)
         self.flush()
         self._reading = asyncio.create_task(self._read())
@@ -278,7 +279,11 @@ class H2Client:
         """Waits until the gateway has seen all that was sent before."""
         self.connection.ping(b"kit-ping")
         self.flush()
-        await soon(self._pongs.get())
+        pong = asyncio.create_task(self._pongs.get())
+        await soon(asyncio.wait({pong, self._reading}, return_when=asyncio.FIRST_COMPLETED))
+        if not pong.done():
+            pong.cancel()
+            raise ConnectionResetError("the connection has ended")
 
     async def goaway(self) -> tuple[int, int]:
         """The first GOAWAY's last stream and code."""

@@ -134,6 +134,11 @@ impl Tallies {
         self.metrics.counter("tidegate_websocket_handshakes_total", &labels).add(1);
     }
 
+    /// A connection of HTTP/2 ended because of what its client had sent.
+    pub fn http2_error(&self, listener: &str, code: &str) {
+        self.metrics.counter("tidegate_http2_errors_total", &[("listener", listener), ("code", code)]).add(1);
+    }
+
     /// An upstream was tried again for an exchange; `on` says why.
     pub fn retried(&self, route: &str, upstream: &str, on: &str) {
         let labels = [("route", route), ("upstream", upstream), ("on", on)];

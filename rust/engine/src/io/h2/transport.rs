@@ -1,7 +1,9 @@
 //! A [`Stream`] as what the `h2` crate wants to stand on.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,12 +16,27 @@ pub struct Transport {
     stream: Stream,
     /// Read before it became a connection of HTTP/2.
     early: Vec<u8>,
+    heir: Option<Rc<RefCell<Stream>>>,
 }
 
 impl Transport {
     /// A connection of which `early` was read already.
     pub fn new(stream: Stream, early: Vec<u8>) -> Self {
-        Self { stream, early }
+        Self { stream, early, heir: None }
+    }
+
+    /// Leaves its stream to `heir` when it is dropped, for who wants to end it with care.
+    pub fn leaving_to(mut self, heir: &Rc<RefCell<Stream>>) -> Self {
+        self.heir = Some(heir.clone());
+        self
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        if let Some(heir) = &self.heir {
+            heir.replace(std::mem::replace(&mut self.stream, Stream::Closed));
+        }
     }
 }
 

@@ -3,8 +3,14 @@
 //! It ends by GOAWAY (RFC 9113 §6.8): when its listener goes or the gateway drains, when it has asked for nothing for
 //! `keep_alive`, or when its client is up to no good. The first GOAWAY names the highest stream there can be, so that
 //! requests that are on their way are still answered; the last one, a round trip later, the last that was.
+//!
+//! Of what a client may try, `h2` bounds most: heads without end, small or empty frames that nobody takes, requests that
+//! are reset before we see them; and it reads nothing more from a client that does not take its answers to pings and
+//! settings. What it does not bound is in [`super::resets`].
 
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::Request as Head;
@@ -14,12 +20,14 @@ use h2::{Reason, RecvStream};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Request;
+use super::resets::Resets;
 use crate::http::h2::read_request;
+use crate::io::Stream;
 use crate::io::h2::Transport;
 use crate::server::client::Client;
 use crate::server::connection::{Step, serve_request};
 use crate::server::downstream::Downstream;
-use crate::server::session::Session;
+use crate::server::session::{LINGER, Session};
 use crate::server::worker::Worker;
 use crate::server::{lifecycle, reply};
 use crate::snapshot::Listener;
@@ -32,6 +40,13 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// that do nothing wrong.
 const SMALL_FRAMES: usize = 16 << 20;
 
+/// Who holds a connection's permit while nothing uses it: the connection, and who waits for its end.
+const HOLDERS: usize = 2;
+
+/// As many times the streams of a connection may be reset by its client in a while: a page that is left resets all of its
+/// requests, and the next one too.
+const RESETS: u32 = 5;
+
 /// How long a client may take to take its leave of a connection that we end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -40,6 +55,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// What is fixed when a connection begins.
 struct Terms {
+    listener: Arc<str>,
+    /// Streams that may be reset before their answer in a while.
+    resets: u32,
     head_timeout: Duration,
     keep_alive: Duration,
     head_limit: usize,
@@ -51,6 +69,8 @@ pub fn begin(worker: &Rc<Worker>, session: Session) {
     let Some(listener) = state.listener(&session.downstream.permit.listening.key) else { return };
     let settings = &state.snapshot.listeners[listener];
     let terms = Terms {
+        listener: state.listeners[listener].name.clone(),
+        resets: settings.http2.streams * RESETS,
         head_timeout: Duration::from_millis(settings.head_timeout),
         keep_alive: Duration::from_millis(settings.keep_alive),
         head_limit: settings.limits.headers as usize,
@@ -79,9 +99,41 @@ fn builder(settings: &Listener) -> server::Builder {
 
 async fn serve(worker: Rc<Worker>, session: Session, builder: server::Builder, terms: Terms) {
     let (stream, early, downstream) = session.into_parts();
-    let handshake = builder.handshake::<_, Bytes>(Transport::new(stream, early));
-    let Ok(Ok(connection)) = timeout(terms.head_timeout, handshake).await else { return };
-    drive(&worker, connection, Rc::new(downstream), &terms).await;
+    // Unread bytes would make a reset of our close, and the client might never see why.
+    let (left, permit) = (Rc::new(RefCell::new(Stream::Closed)), downstream.permit.clone());
+    let handshake = builder.handshake::<_, Bytes>(Transport::new(stream, early).leaving_to(&left));
+    match timeout(terms.head_timeout, handshake).await {
+        Ok(Ok(connection)) => drive(&worker, connection, Rc::new(downstream), &terms).await,
+        Ok(Err(error)) => note(&worker, &terms, &error),
+        Err(_) => {}
+    }
+    let stream = left.replace(Stream::Closed);
+    stream.linger(LINGER).await;
+    drop(permit);
+}
+
+/// A code as a value of metrics; those that no RFC knows have none of their own.
+fn label(code: Reason) -> &'static str {
+    match code {
+        Reason::PROTOCOL_ERROR => "protocol_error",
+        Reason::INTERNAL_ERROR => "internal_error",
+        Reason::FLOW_CONTROL_ERROR => "flow_control_error",
+        Reason::SETTINGS_TIMEOUT => "settings_timeout",
+        Reason::STREAM_CLOSED => "stream_closed",
+        Reason::FRAME_SIZE_ERROR => "frame_size_error",
+        Reason::REFUSED_STREAM => "refused_stream",
+        Reason::COMPRESSION_ERROR => "compression_error",
+        Reason::ENHANCE_YOUR_CALM => "enhance_your_calm",
+        Reason::INADEQUATE_SECURITY => "inadequate_security",
+        _ => "other",
+    }
+}
+
+/// Counts a connection that ends because of what its client has sent.
+fn note(worker: &Worker, terms: &Terms, error: &h2::Error) {
+    if let Some(code) = error.reason().filter(|_| error.is_library()) {
+        worker.tallies.http2_error(&terms.listener, label(code));
+    }
 }
 
 type Connected = Connection<Transport, Bytes>;
@@ -92,22 +144,31 @@ async fn drive(worker: &Rc<Worker>, mut connection: Connected, downstream: Rc<Do
     let mut occupation = Occupation::new(terms.keep_alive);
     let mut look = std::pin::pin!(sleep_until(occupation.next_look()));
     let mut is_ending = false;
+    let resets = Rc::new(Resets::new(terms.resets));
     loop {
         tokio::select! {
             biased;
+            () = resets.too_many() => {
+                is_ending = true;
+                worker.tallies.http2_error(&terms.listener, label(Reason::ENHANCE_YOUR_CALM));
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            }
             accepted = connection.accept() => match accepted {
                 Some(Ok((head, respond))) => {
                     occupation.quiet_since = None;
-                    tokio::task::spawn_local(exchange(worker.clone(), downstream.clone(), head, respond, terms.head_limit));
+                    let (worker, downstream, resets) = (worker.clone(), downstream.clone(), resets.clone());
+                    let exchange = exchange(worker, downstream, resets, head, respond, terms.head_limit);
+                    tokio::task::spawn_local(exchange);
                 }
-                Some(Err(_)) | None => return,
+                Some(Err(error)) => return note(worker, terms, &error),
+                None => return,
             },
             () = &mut closed, if !is_ending => {
                 is_ending = true;
                 connection.graceful_shutdown();
             }
             () = &mut look => {
-                let is_used = Rc::strong_count(&downstream) > 1 || Rc::strong_count(&downstream.permit) > 1;
+                let is_used = Rc::strong_count(&downstream) > 1 || Rc::strong_count(&downstream.permit) > HOLDERS;
                 match occupation.is_over(is_used, is_ending) {
                     true if is_ending => return,
                     true => {
@@ -153,6 +214,7 @@ impl Occupation {
 async fn exchange(
     worker: Rc<Worker>,
     downstream: Rc<Downstream>,
+    resets: Rc<Resets>,
     head: Head<RecvStream>,
     respond: SendResponse<Bytes>,
     limit: usize,
@@ -168,6 +230,7 @@ async fn exchange(
     };
     match step {
         Step::Next | Step::Close => {}
+        Step::Drop if request.was_reset() => resets.count(),
         Step::Drop => request.reset(Reason::INTERNAL_ERROR),
         Step::Relay(grant) => lifecycle::begin_stream(&worker, request, *grant),
     }

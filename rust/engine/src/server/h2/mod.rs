@@ -11,6 +11,7 @@
 
 mod connection;
 mod request;
+mod resets;
 
 pub use self::connection::begin;
 pub use self::request::Request;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use ::http::{Response, StatusCode};
 use bytes::Bytes;
@@ -88,6 +88,16 @@ impl Request {
             Answer::Awaited(respond) => respond.poll_reset(cx).map(|_| ()),
             Answer::Begun(send) => send.poll_reset(cx).map(|_| ()),
         }
+    }
+
+    /// Whether the client has reset the stream.
+    pub fn was_reset(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let reset = match &mut self.answer {
+            Answer::Awaited(respond) => respond.poll_reset(&mut cx),
+            Answer::Begun(send) => send.poll_reset(&mut cx),
+        };
+        matches!(reset, Poll::Ready(Ok(_)))
     }
 
     /// Ends the stream at once: nobody must take what has come of the answer for the whole.
