@@ -25,7 +25,7 @@ unexport PYTHONPATH PYTHONHOME
 # Whatever the engine is built from: the build is skipped while none of it is newer than the last one.
 ENGINE := Cargo.toml $(wildcard Cargo.lock) pyproject.toml $(shell find rust/engine/src rust/engine/Cargo.toml rust/door -type f)
 
-.PHONY: help run test check format bench profile fuzz conformance attacks soak docs lock clean tools engine-release engine-dev lint-rust lint-python licences
+.PHONY: help run test check format bench profile fuzz conformance browsers attacks soak docs lock clean tools engine-release engine-dev lint-rust lint-python licences
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -61,6 +61,9 @@ fuzz: tools $(VENV)/.run ## each fuzz target for FUZZ_SECONDS
 
 conformance: engine-release $(VENV)/.dev ## the Autobahn test suite through the gateway, or CASES='7.* 12.*.1'
 	$(BIN)/python -m tests.conformance $(if $(CASES),--cases "$(CASES)") $(if $(LEGS),--legs "$(LEGS)") $(CONFORMANCE_ARGS)
+
+browsers: engine-release $(VENV)/.dev ## real browsers open WebSockets through the gateway; writes docs/
+	$(BIN)/python -m tests.browsers --write docs/browsers.md $(BROWSERS_ARGS)
 
 attacks: engine-release $(VENV)/.dev ## slow clients by the thousand while WebSockets echo; with figures
 	cargo build --quiet --release -p tidegate-bench-load
