@@ -50,7 +50,8 @@ def site() -> Iterator[tuple[Gateway, socket.socket]]:
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         config = {
-            "listeners": {"edge": {"bind": "127.0.0.1:0"}},
+            # Nothing but HTTP/1.1, to which the preface of HTTP/2 is a request line like any other.
+            "listeners": {"edge": {"bind": "127.0.0.1:0", "http": ["h1"]}},
             "routes": [
                 {"name": "kept", "match": {"path": {"prefix": "/k"}}, "to": "kept"},
                 {"name": "all", "to": "server"},

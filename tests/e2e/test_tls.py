@@ -296,8 +296,8 @@ async def test_who_waits_too_long_is_closed(tmp_path: Path) -> None:
             await until(lambda: handshakes(secured.gateway, "running") == 2)
             await third.send(_client_hello())
             assert await third.rest() == b""
-            metrics = await asyncio.to_thread(secured.gateway.metrics)
-            assert metrics.value("tidegate_connections_failed_total", listener="edge", reason="tls_queue") == 1
+            counted = {"listener": "edge", "reason": "tls_queue"}
+            await until(lambda: secured.gateway.metrics().value("tidegate_connections_failed_total", **counted) == 1)
             assert await status(live, "site.test") == 200
             first.reset()
             assert await secured.get("site.test", "site.test") == 200
@@ -305,7 +305,7 @@ async def test_who_waits_too_long_is_closed(tmp_path: Path) -> None:
 
 
 async def test_who_waits_gets_the_next_place(tmp_path: Path) -> None:
-    with crowded(tmp_path, tls="1500ms", tls_queue="20s") as secured:
+    with crowded(tmp_path, tls="8s", tls_queue="20s") as secured:
         port = secured.gateway.port("edge")
         async with dial(port) as first, dial(port) as second:
             await first.send(_client_hello())
