@@ -12,6 +12,16 @@ use crate::http::chunked::{CHUNK_TAIL, write_chunk_head, write_last_chunk};
 use crate::http::{BodyLength, BodyReader, BodyStep, Fields, from_map, to_map};
 use crate::io::{Stream, with_scratch};
 
+/// So many reads in a row, then it is the turn of others: large bodies on their way to many clients at once would keep
+/// every live connection waiting until each of them has filled its client's window.
+const READS: usize = 4;
+
+/// Gives way to the worker's other tasks, and goes on after them.
+fn come_back<T>(cx: &Context<'_>) -> Poll<T> {
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
 /// Why a body did not get through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stuck {
@@ -173,7 +183,7 @@ impl Pump {
     /// From HTTP/1.1 to HTTP/1.1.
     fn poll_streams(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<Result<(), Stuck>> {
         self.take_input(cx, &mut Sink::Stream(to))?;
-        loop {
+        for _ in 0..READS {
             ready!(self.poll_send(cx, to))?;
             if self.complete {
                 return to.poll_flush(cx).map_err(|_| Stuck::Sink);
@@ -184,11 +194,12 @@ impl Pump {
             }
             ready!(self.poll_read(cx, from, &mut Sink::Stream(to)))?;
         }
+        come_back(cx)
     }
 
     fn poll_any(&mut self, cx: &mut Context<'_>, mut from: Source<'_>, mut to: Sink<'_>) -> Poll<Result<(), Stuck>> {
         self.take_input(cx, &mut to)?;
-        loop {
+        for _ in 0..READS {
             let out = self.poll_out(cx, &mut to)?;
             if self.complete {
                 return out.map(Ok);
@@ -202,6 +213,7 @@ impl Pump {
                 Source::H2(from) => ready!(self.poll_data(cx, from, &mut to))?,
             }
         }
+        come_back(cx)
     }
 
     /// Sends what is there, of a body that comes from nowhere or has come whole.
