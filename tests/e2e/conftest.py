@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.e2e.kit.bridge import Bridge, Pier, build_pier
+from tests.e2e.kit.wire import Lanes, Play, Wire, dial
+from tidegate.testing import Gateway
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +23,28 @@ async def bridge(pier: Pier, request: pytest.FixtureRequest) -> AsyncIterator[Br
     runs each test over both."""
     async with Bridge(pier, getattr(request, "param", "h1")) as built:
         yield built
+
+
+@pytest.fixture(scope="module")
+def lanes(request: pytest.FixtureRequest) -> Iterator[Lanes]:
+    """As many servers as the module's `LANES` says, for a gateway of its own."""
+    lanes = Lanes(request.module.LANES)
+    yield lanes
+    lanes.close()
+
+
+@pytest.fixture
+async def upstream(lanes: Lanes) -> AsyncIterator[Play]:
+    """A server for one test."""
+    async with lanes.play() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def client(gateway: Gateway) -> AsyncIterator[Wire]:
+    """A connection to the listener `edge` of the module's gateway."""
+    async with dial(gateway.port("edge")) as client:
+        yield client
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

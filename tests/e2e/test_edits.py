@@ -117,12 +117,6 @@ async def upstream(listener: socket.socket) -> AsyncIterator[Play]:
         yield upstream
 
 
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[Wire]:
-    async with dial(gateway.port("edge")) as client:
-        yield client
-
-
 def asking(way: Way, path: str, *fields: str) -> bytes:
     return attempt(path, *fields) if way == "attempt" else request_bytes(f"GET {path}", *fields)
 

@@ -6,7 +6,7 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 import trustme
@@ -67,18 +67,6 @@ def gateway(lanes: Lanes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield gateway
     for each in [full, *fillers]:
         each.close()
-
-
-@pytest.fixture
-async def upstream(lanes: Lanes) -> AsyncIterator[Play]:
-    async with lanes.play() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[Wire]:
-    async with dial(gateway.port("edge")) as client:
-        yield client
 
 
 async def exchange(client: Wire, server: Wire, request: bytes, answer: bytes) -> None:

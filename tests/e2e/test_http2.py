@@ -14,12 +14,7 @@ from tests.e2e.kit.wire import Lanes, Play, request_bytes
 from tests.e2e.kit.wire import dial as dial_h1
 from tidegate.testing import Gateway
 
-
-@pytest.fixture(scope="module")
-def lanes() -> Iterator[Lanes]:
-    lanes = Lanes(60)
-    yield lanes
-    lanes.close()
+LANES = 60
 
 
 def config(lanes: Lanes) -> dict[str, Any]:
@@ -59,12 +54,6 @@ def gateway(lanes: Lanes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         authority.issue_cert(*names).private_key_and_cert_chain_pem.write_to_path(str(directory / f"{name}.pem"))
     with Gateway(config(lanes), directory=directory) as gateway:
         yield gateway
-
-
-@pytest.fixture
-async def upstream(lanes: Lanes) -> AsyncIterator[Play]:
-    async with lanes.play() as upstream:
-        yield upstream
 
 
 @pytest.fixture

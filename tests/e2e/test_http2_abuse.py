@@ -22,11 +22,7 @@ def frame(kind: int, payload: bytes = b"", stream: int = 0, flags: int = 0) -> b
     return struct.pack("!IBI", len(payload) << 8 | kind, flags, stream) + payload
 
 
-@pytest.fixture(scope="module")
-def lanes() -> Iterator[Lanes]:
-    lanes = Lanes(10)
-    yield lanes
-    lanes.close()
+LANES = 10
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +36,6 @@ def gateway(lanes: Lanes) -> Iterator[Gateway]:
     )
     with Gateway(config | {"upstreams": lanes.upstreams(), "workers": 1}) as gateway:
         yield gateway
-
-
-@pytest.fixture
-async def upstream(lanes: Lanes) -> AsyncIterator[Play]:
-    async with lanes.play() as upstream:
-        yield upstream
 
 
 @pytest.fixture

@@ -13,11 +13,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 KEPT = 2
 
 
-@pytest.fixture(scope="module")
-def lanes() -> Iterator[Lanes]:
-    lanes = Lanes(40)
-    yield lanes
-    lanes.close()
+LANES = 40
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +42,6 @@ def reserved(lanes: Lanes, gateway: Gateway) -> list[Play]:
 async def upstream(lanes: Lanes, reserved: list[Play]) -> AsyncIterator[Play]:
     async with lanes.play() as upstream:
         yield upstream
-
-
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[Wire]:
-    async with dial(gateway.port("edge")) as client:
-        yield client
 
 
 # ---- pools ----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,12 +10,7 @@ from tests.e2e.kit.peers import dial_unix
 from tests.e2e.kit.wire import Head, Lanes, Play, Wire, dial, request_bytes
 from tidegate.testing import Gateway
 
-
-@pytest.fixture(scope="module")
-def lanes() -> Iterator[Lanes]:
-    lanes = Lanes(40)
-    yield lanes
-    lanes.close()
+LANES = 40
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +30,6 @@ def gateway(lanes: Lanes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     }
     with Gateway(config, directory=directory) as gateway:
         yield gateway
-
-
-@pytest.fixture
-async def upstream(lanes: Lanes) -> AsyncIterator[Play]:
-    async with lanes.play() as upstream:
-        yield upstream
 
 
 async def asked(client: Wire, upstream: Play, *fields: str, host: str = "gateway.test") -> Head:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,11 +12,7 @@ from tidegate.testing import Gateway
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-@pytest.fixture(scope="module")
-def lanes() -> Iterator[Lanes]:
-    lanes = Lanes(50)
-    yield lanes
-    lanes.close()
+LANES = 50
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +38,6 @@ def gateway(lanes: Lanes) -> Iterator[Gateway]:
     }
     with Gateway(config) as gateway:
         yield gateway
-
-
-@pytest.fixture
-async def upstream(lanes: Lanes) -> AsyncIterator[Play]:
-    async with lanes.play() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[Wire]:
-    async with dial(gateway.port("edge")) as client:
-        yield client
 
 
 async def refused(client: Wire, status: int, reason: str) -> Head:

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 import trustme
@@ -16,11 +16,7 @@ PAUSE = 1.0
 """How long an answer under way may pause once its client has ended its sending."""
 
 
-@pytest.fixture(scope="module")
-def lanes() -> Iterator[Lanes]:
-    lanes = Lanes(40)
-    yield lanes
-    lanes.close()
+LANES = 40
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +37,6 @@ def gateway(lanes: Lanes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     }
     with Gateway(config, directory=directory) as gateway:
         yield gateway
-
-
-@pytest.fixture
-async def upstream(lanes: Lanes) -> AsyncIterator[Play]:
-    async with lanes.play() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[Wire]:
-    async with dial(gateway.port("edge")) as client:
-        yield client
 
 
 async def answer(client: Wire) -> tuple[int, bytes]:

@@ -1,6 +1,6 @@
 """Which route takes a request, asked over the wire: each route answers with its name."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -72,11 +72,7 @@ PRIORITIES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def lanes() -> Iterator[Lanes]:
-    lanes = Lanes(24)
-    yield lanes
-    lanes.close()
+LANES = 24
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +85,6 @@ def gateway(lanes: Lanes) -> Iterator[Gateway]:
     }
     with Gateway(config) as gateway:
         yield gateway
-
-
-@pytest.fixture
-async def client(gateway: Gateway) -> AsyncIterator[Wire]:
-    async with dial(gateway.port("edge")) as client:
-        yield client
 
 
 async def taken_by(client: Wire, start: str, *fields: str, host: str = "nobody.test") -> str:

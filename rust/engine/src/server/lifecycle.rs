@@ -76,7 +76,7 @@ fn relay(worker: &Rc<Worker>, grant: Grant, client: Client) {
     lease.gauge.add(1);
     worker.shared.websockets.fetch_add(1, Relaxed);
     let relay = Rc::new(RefCell::new(Relay::new(start)));
-    worker.leases.insert(relay.clone(), lease);
+    worker.leases.insert(id, relay.clone(), lease);
     if let Some(cause) = late {
         drain::close_latecomer(worker, id, cause);
     }

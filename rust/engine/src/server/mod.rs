@@ -31,6 +31,7 @@ mod reply;
 mod session;
 mod shared;
 mod state;
+mod table;
 mod tally;
 mod tcp;
 mod timers;

@@ -113,8 +113,8 @@ async fn keep_time(worker: Rc<Worker>) {
 
 async fn keep_pipes_time(worker: Rc<Worker>) {
     loop {
-        let (when, id) = worker.pipes.timers.next().await;
-        worker.pipes.on_time(when, id);
+        let (when, id) = worker.pipes.live.timers.next().await;
+        worker.pipes.live.on_time(when, id);
     }
 }
 

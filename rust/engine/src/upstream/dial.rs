@@ -15,7 +15,8 @@ use crate::io::{Raw, Stream, connect};
 use crate::snapshot::PeerName;
 use crate::tls::{Alpn, ClientTls, H2, Mistrust};
 
-/// Connects to `endpoint`, offering `alpn` where it wants TLS, and saying `preamble` before that; what fails is counted there.
+/// Connects to `endpoint`, offering `alpn` where it wants TLS, and saying `preamble` before that; what fails is counted
+/// there.
 ///
 /// # Errors
 /// The refusal for the client, if no other endpoint can be tried. [`refusal::UPSTREAM_PROTOCOL`] where the endpoint

@@ -1,5 +1,6 @@
 //! The connections of one worker that are kept, by endpoint: idle ones of HTTP/1.1, and trunks. The last idle one put
-//! in is the first one out, so that the rest can grow old and go. Those made with one TLS configuration are nothing for another, which may trust others.
+//! in is the first one out, so that the rest can grow old and go. Those made with one TLS configuration are nothing for
+//! another, which may trust others.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};

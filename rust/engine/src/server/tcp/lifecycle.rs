@@ -38,7 +38,7 @@ pub fn begin(worker: &Rc<Worker>, opening: Opening, link: Link) {
     lease.counters.open();
     worker.shared.pipes.fetch_add(1, Relaxed);
     let pipe = Rc::new(RefCell::new(pipe));
-    worker.pipes.insert(pipe.clone(), lease);
+    worker.pipes.live.insert(id, pipe.clone(), lease);
     if let Some(cause) = late {
         worker.pipes.close(id, cause);
     }
@@ -58,7 +58,7 @@ impl Future for Tracked {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let polled = Pin::new(&mut self.piping).poll(cx);
         if self.piping.0.borrow_mut().take_hurried() {
-            self.worker.pipes.arm(self.id);
+            self.worker.pipes.live.arm(self.id);
         }
         let cause = ready!(polled);
         self.finish(cause);
@@ -68,7 +68,7 @@ impl Future for Tracked {
 
 impl Tracked {
     fn finish(&self, cause: Cause) {
-        let Some(lease) = self.worker.pipes.remove(self.id) else { return };
+        let Some(lease) = self.worker.pipes.live.remove(self.id) else { return };
         let lasted = clock::now() - lease.opened;
         self.worker.pipes.tallies.closed(&lease.listener, &lease.upstream, &lease.counters, cause, lasted);
         if let Some(state) = self.worker.shared.state() {
@@ -85,7 +85,7 @@ impl Tracked {
 impl Drop for Tracked {
     fn drop(&mut self) {
         // Only a task that did not come to its end still has its lease.
-        if let Some(lease) = self.worker.pipes.remove(self.id) {
+        if let Some(lease) = self.worker.pipes.live.remove(self.id) {
             release(&self.worker, &lease);
         }
     }
