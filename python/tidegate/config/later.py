@@ -27,8 +27,6 @@ LATER: tuple[Later, ...] = (
     Later("cluster"),
     Later("hooks"),
     Later("identity"),
-    Later("listeners.*.http.*", ("h3",), "h1 or h2"),
-    *(Later(f"{part}.*.websocket.over.*", ("h3",), "h1 or h2") for part in ("listeners", "routes")),
     Later("listeners.*.limits.connections_per_ip"),
     Later("listeners.*.limits.handshakes_per_ip"),
     *(

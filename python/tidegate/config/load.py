@@ -9,6 +9,7 @@ from tidegate.config.certificates import PemFiles
 from tidegate.config.config import Config, Listener, Route, Tls, Upstream, UpstreamTls
 from tidegate.config.document import Document, KeyPath
 from tidegate.config.faults import Findings
+from tidegate.config.http3 import check_h3
 from tidegate.config.later import refuse_later
 from tidegate.config.names import part_name
 from tidegate.config.options import GatewayOptions, ListenerOptions, RouteOptions, UpstreamOptions
@@ -133,6 +134,7 @@ class _Loading:
 
     def _listener(self, name: str, options: ListenerOptions) -> Listener:
         path: KeyPath = ("listeners", name)
+        check_h3(options, path, self._findings)
         return Listener(
             name=name,
             path=path,

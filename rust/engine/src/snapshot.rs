@@ -142,6 +142,7 @@ pub enum Bind {
 pub enum HttpVersion {
     H1,
     H2,
+    H3,
 }
 
 impl HttpVersion {
@@ -150,6 +151,7 @@ impl HttpVersion {
         match self {
             Self::H1 => "h1",
             Self::H2 => "h2",
+            Self::H3 => "h3",
         }
     }
 }

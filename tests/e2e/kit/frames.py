@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from tests.e2e.kit.http2 import H2Stream
+from tests.e2e.kit.http3 import H3Stream
 from tests.e2e.kit.wire import Head, Wire
 
 __all__ = [
@@ -114,7 +115,7 @@ def encode(*frames: Frame, is_client: bool) -> bytes:
 class Peer:
     """An end of a WebSocket: `wire` for bytes, `head` is what the other end said in the handshake."""
 
-    def __init__(self, wire: Wire | H2Stream, head: Head, *, is_client: bool) -> None:
+    def __init__(self, wire: Wire | H2Stream | H3Stream, head: Head, *, is_client: bool) -> None:
         self.wire, self.head = wire, head
         self._is_client = is_client
 

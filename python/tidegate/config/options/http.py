@@ -9,7 +9,7 @@ from tidegate.config.units import show_size
 
 __all__ = ["Http2Options", "HttpVersion"]
 
-HttpVersion = Literal["h1", "h2"]
+HttpVersion = Literal["h1", "h2", "h3"]
 
 LARGEST_WINDOW = (1 << 31) - 1
 """RFC 9113 §6.9.1."""
@@ -17,7 +17,7 @@ USUAL_CONNECTION_WINDOW = 8 << 20
 
 
 class Http2Options(Options):
-    """What a connection of HTTP/2 may take."""
+    """What a connection of HTTP/2 may take, and one of HTTP/3."""
 
     streams: Annotated[int, Field(ge=1, le=10_000), Number] = Field(
         100, description="Requests and WebSockets on one connection at once."

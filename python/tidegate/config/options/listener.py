@@ -126,9 +126,10 @@ class ListenerOptions(Options):
     tls: TlsOptions | None = Field(None, description="TLS towards the client; clear text when left out.")
     http: Annotated[tuple[HttpVersion, ...], items(at_least=1)] = Field(
         ("h1", "h2"),
-        description="The HTTP versions that are offered: over TLS by ALPN, in clear text by a client's first bytes.",
+        description="The HTTP versions that are offered: over TLS by ALPN, in clear text by a client's first bytes. "
+        "`h3` takes the same port over UDP, and other answers announce it.",
     )
-    http2: Http2Options = Field(Http2Options(), description="What a connection of HTTP/2 may take.")
+    http2: Http2Options = Field(Http2Options(), description="What a connection of HTTP/2 may take, and one of HTTP/3.")
     websocket: WebSocketOptions = Field(WebSocketOptions(), description="For the routes of this listener.")
     tcp: TcpOptions | None = Field(None, description="Carry TCP; HTTP when left out.")
     access: AccessOptions = Field(AccessOptions(), description="Which clients may connect, by address.")

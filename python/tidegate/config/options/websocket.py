@@ -57,9 +57,9 @@ class WebSocketOptions(Options):
 
     enabled: Flag = Field(True, description="Whether WebSockets are bridged; otherwise an attempt gets 403.")
     over: Annotated[tuple[HttpVersion, ...], items(at_least=1)] = Field(
-        ("h1", "h2"),
-        description="The HTTP versions that a client may open one over. Clients of HTTP/2 are told of it only where "
-        "some route of the server name has `h2` here.",
+        ("h1", "h2", "h3"),
+        description="The HTTP versions that a client may open one over. Clients of HTTP/2 and HTTP/3 are told of it "
+        "only where some route of the server name has that version here.",
     )
     upstream_protocol: Literal["auto", "h1", "h2"] | None = Field(
         None,

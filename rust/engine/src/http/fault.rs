@@ -33,7 +33,7 @@ impl std::error::Error for BadHead {}
 
 macro_rules! faults {
     ($($name:ident: $status:literal, $reason:literal, $text:literal;)*) => {
-        $(pub(super) const $name: BadHead = BadHead { status: $status, reason: $reason, text: $text };)*
+        $(pub const $name: BadHead = BadHead { status: $status, reason: $reason, text: $text };)*
     };
 }
 

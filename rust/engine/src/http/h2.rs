@@ -133,7 +133,7 @@ pub fn to_map(fields: &Fields) -> HeaderMap {
     map
 }
 
-fn is_of_connection(name: &[u8]) -> bool {
+pub fn is_of_connection(name: &[u8]) -> bool {
     const OWN: [&str; 6] =
         ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "http2-settings"];
     is_one_of(name, &OWN)

@@ -21,6 +21,7 @@ pub mod fields;
 pub mod forwarded;
 mod framing;
 pub mod h2;
+pub mod h3;
 pub mod head;
 pub mod method;
 pub mod scan;

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod h2;
+pub mod h3;
 mod listener;
 pub mod proxy_protocol;
 pub mod random;

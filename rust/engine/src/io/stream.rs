@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 
 use super::h2::H2;
+use super::h3::H3;
 use super::raw::{Raw, Watch};
 use super::tls::Tls;
 
@@ -27,6 +28,8 @@ pub enum Stream {
     Tls(Box<Tls>),
     /// One stream of a connection of HTTP/2.
     H2(Box<H2>),
+    /// One stream of a connection of HTTP/3.
+    H3(Box<H3>),
     /// Nothing is left of it: it has ended, and takes nothing.
     Closed,
 }
@@ -38,6 +41,7 @@ impl Stream {
             Self::Raw(raw) => raw.poll_recv(cx, buffer),
             Self::Tls(tls) => tls.poll_read(cx, buffer, None),
             Self::H2(h2) => h2.poll_read(cx, buffer),
+            Self::H3(h3) => h3.poll_read(cx, buffer),
             Self::Closed => Poll::Ready(Ok(0)),
         }
     }
@@ -55,6 +59,7 @@ impl Stream {
             Self::Raw(raw) => raw.poll_read_watched(cx, buffer, watch),
             Self::Tls(tls) => tls.poll_read(cx, buffer, Some(watch)),
             Self::H2(h2) => h2.poll_read(cx, buffer),
+            Self::H3(h3) => h3.poll_read(cx, buffer),
             Self::Closed => Poll::Ready(Ok(0)),
         }
     }
@@ -66,15 +71,17 @@ impl Stream {
             Self::Raw(raw) => Pin::new(raw).poll_write(cx, bytes),
             Self::Tls(tls) => tls.poll_write(cx, bytes),
             Self::H2(h2) => h2.poll_write(cx, bytes),
+            Self::H3(h3) => h3.poll_write(cx, bytes),
             Self::Closed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
-    /// Pushes out what a TLS session still holds; nothing to do for the others.
+    /// Pushes out what a TLS session or a stream of HTTP/3 still holds; nothing to do for the others.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Raw(_) | Self::H2(_) | Self::Closed => Poll::Ready(Ok(())),
             Self::Tls(tls) => tls.poll_flush(cx),
+            Self::H3(h3) => h3.poll_flush(cx),
         }
     }
 
@@ -87,17 +94,17 @@ impl Stream {
         }
     }
 
-    /// Our end's address; none over a unix socket, and of a stream of HTTP/2.
+    /// Our end's address; none over a unix socket, and of a stream of HTTP/2 or HTTP/3.
     pub fn local_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Raw(raw) => raw.local_address(),
             Self::Tls(tls) => tls.raw().local_address(),
-            Self::H2(_) | Self::Closed => None,
+            Self::H2(_) | Self::H3(_) | Self::Closed => None,
         }
     }
 
     /// Makes the connection end with a reset, for a peer that would take a FIN for the good end of what it reads. TLS
-    /// needs none of this: without a `close_notify` the peer knows. Nor does HTTP/2: a stream that is dropped before its
+    /// needs none of this: without a `close_notify` the peer knows. Nor do HTTP/2 and HTTP/3: a stream that is dropped before its
     /// end is reset.
     pub fn reset_when_dropped(&self) {
         if let Self::Raw(raw) = self {
@@ -105,12 +112,13 @@ impl Stream {
         }
     }
 
-    /// Ends our sending: FIN, after `close_notify` over TLS; END_STREAM over HTTP/2.
+    /// Ends our sending: FIN, after `close_notify` over TLS; END_STREAM over HTTP/2, the stream's end over HTTP/3.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Raw(raw) => Pin::new(raw).poll_shutdown(cx),
             Self::Tls(tls) => tls.poll_shutdown(cx),
             Self::H2(h2) => h2.poll_shutdown(),
+            Self::H3(h3) => h3.poll_shutdown(cx),
             Self::Closed => Poll::Ready(Ok(())),
         }
     }
@@ -121,6 +129,7 @@ impl Stream {
         match self {
             Self::Tls(tls) => std::task::ready!(tls.poll_shutdown(cx))?,
             Self::H2(h2) => std::task::ready!(h2.poll_shutdown())?,
+            Self::H3(h3) => std::task::ready!(h3.poll_shutdown(cx))?,
             Self::Raw(_) | Self::Closed => {}
         }
         *self = Self::Closed;
@@ -173,11 +182,11 @@ impl Stream {
     }
 
     /// Resolves when the peer has reset the connection, which reading does not tell once the stream has been read to its
-    /// end. An error over TLS, where the end of one direction is taken for the end of both, and over HTTP/2.
+    /// end. An error over TLS, where the end of one direction is taken for the end of both, and over HTTP/2 and HTTP/3.
     pub fn reset(&self) -> io::Result<impl Future<Output = ()> + use<>> {
         match self {
             Self::Raw(raw) => raw.reset(),
-            Self::Tls(_) | Self::H2(_) | Self::Closed => Err(io::ErrorKind::NotConnected.into()),
+            Self::Tls(_) | Self::H2(_) | Self::H3(_) | Self::Closed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 }

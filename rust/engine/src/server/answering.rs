@@ -65,7 +65,7 @@ struct Manner {
 
 impl Manner {
     fn new(client: &Client<'_>, exchange: &Exchange, head: &ResponseHead, is_uploaded: bool) -> Self {
-        if matches!(client, Client::H2(_)) {
+        if !matches!(client, Client::H1(_)) {
             return Self { framing: Framing::Data, delimited: true, keep: true };
         }
         let until_close = matches!(head.body, BodyLength::Chunked | BodyLength::UntilClose);
@@ -88,11 +88,15 @@ fn begin(
 ) -> Result<Pump, Gone> {
     // A 426 says nothing without the protocols that it asks for (RFC 9110 §15.5.22).
     let upgrades = if head.status == 426 { listed(&head.fields, "Upgrade") } else { Vec::new() };
-    let fields = answer_fields(exchange, head);
+    let fields = answer_fields(exchange, client, head);
     let bytes = match client {
         Client::H1(_) => answer_head(exchange, head, fields, manner, &upgrades),
         Client::H2(request) => {
             request.begin(head.status, &fields, head.body.is_empty())?;
+            Vec::new()
+        }
+        Client::H3(request) => {
+            request.begin(head.status, &fields)?;
             Vec::new()
         }
     };
@@ -135,10 +139,13 @@ impl Answering<'_, '_> {
     }
 }
 
-fn answer_fields(exchange: &Exchange, head: &mut ResponseHead) -> Fields {
+fn answer_fields(exchange: &Exchange, client: &Client<'_>, head: &mut ResponseHead) -> Fields {
     let mut fields = std::mem::take(&mut head.fields);
     strip_connection_fields(&mut fields);
     fields.set(REQUEST_ID, exchange.request_id.as_bytes());
+    if let Some(service) = exchange.alternative_service(client) {
+        fields.set("Alt-Svc", service.as_bytes());
+    }
     exchange.edit_response(&mut fields);
     fields
 }

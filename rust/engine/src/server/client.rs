@@ -1,6 +1,6 @@
 //! The client's side of one exchange, over whatever version of HTTP it came.
 //!
-//! Over HTTP/1.1 the exchange borrows the whole connection; over HTTP/2 it has a stream of its own, which ends with it.
+//! Over HTTP/1.1 the exchange borrows the whole connection; over HTTP/2 and HTTP/3 it has a stream of its own, which ends with it.
 
 use std::task::{Context, Poll};
 
@@ -9,6 +9,7 @@ use super::answer::Reply;
 use super::connection::Step;
 use super::downstream::Downstream;
 use super::h2::Request;
+use super::h3;
 use super::presence::Moment;
 use super::pump::{Sink, Source};
 use super::session::Session;
@@ -25,6 +26,7 @@ pub struct Gone;
 pub enum Client<'c> {
     H1(&'c mut Session),
     H2(&'c mut Request),
+    H3(&'c mut h3::Request),
 }
 
 impl Client<'_> {
@@ -33,6 +35,7 @@ impl Client<'_> {
         match self {
             Self::H1(session) => &session.downstream,
             Self::H2(request) => &request.downstream,
+            Self::H3(request) => &request.downstream,
         }
     }
 
@@ -41,6 +44,7 @@ impl Client<'_> {
         match self {
             Self::H1(_) => HttpVersion::H1,
             Self::H2(_) => HttpVersion::H2,
+            Self::H3(_) => HttpVersion::H3,
         }
     }
 
@@ -49,6 +53,7 @@ impl Client<'_> {
         match self {
             Self::H1(session) => Source::Stream(&mut session.stream),
             Self::H2(request) => Source::H2(&mut request.receive),
+            Self::H3(request) => Source::H3(&mut request.receive),
         }
     }
 
@@ -57,6 +62,7 @@ impl Client<'_> {
         match self {
             Self::H1(session) => Sink::Stream(&mut session.stream),
             Self::H2(request) => request.sink(),
+            Self::H3(request) => Sink::H3(&mut request.send),
         }
     }
 
@@ -65,6 +71,7 @@ impl Client<'_> {
         match self {
             Self::H1(session) => &mut session.alarm,
             Self::H2(request) => &mut request.alarm,
+            Self::H3(request) => &mut request.alarm,
         }
     }
 
@@ -72,7 +79,7 @@ impl Client<'_> {
     pub fn take_early(&mut self) -> Vec<u8> {
         match self {
             Self::H1(session) => std::mem::take(&mut session.buffer),
-            Self::H2(_) => Vec::new(),
+            Self::H2(_) | Self::H3(_) => Vec::new(),
         }
     }
 
@@ -85,7 +92,7 @@ impl Client<'_> {
 
     /// Whether only asking tells that the client is gone, also while its body is read.
     pub fn can_reset(&self) -> bool {
-        matches!(self, Self::H2(_))
+        matches!(self, Self::H2(_) | Self::H3(_))
     }
 
     /// Ready when the client has gone, or wants no answer any more.
@@ -93,6 +100,7 @@ impl Client<'_> {
         match self {
             Self::H1(session) => session.poll_gone(cx, moment),
             Self::H2(request) => request.poll_gone(cx),
+            Self::H3(request) => request.poll_gone(cx),
         }
     }
 
@@ -110,6 +118,7 @@ impl Client<'_> {
                 session.stream.write_all(&bytes).await.map_err(|_| Gone)
             }
             Self::H2(request) => request.send_interim(status, fields),
+            Self::H3(request) => request.send_interim(status, fields),
         }
     }
 
@@ -123,6 +132,7 @@ impl Client<'_> {
                 Err(_) => Step::Drop,
             },
             Self::H2(request) => request.send(reply, is_head).await,
+            Self::H3(request) => request.send(reply, is_head).await,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A WebSocket gets a relay like any other, so that limits, pings and counters are the real ones; its upstream is a
 //! socket pair with an echo at the other end.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::client::{Client, Gone};
 use super::connection::Step;
 use super::exchange::Exchange;
 use super::h2::Request;
+use super::h3;
 use super::lifecycle::Grant;
 use super::plan::Answer;
 use super::session::Session;
@@ -41,6 +43,7 @@ pub async fn request(worker: &Rc<Worker>, client: &mut Client<'_>, exchange: &Ex
     let read = match client {
         Client::H1(session) => read_body(session, exchange, limit).await,
         Client::H2(request) => read_frames(request, exchange.body_timeout(), limit).await,
+        Client::H3(request) => read_content(request, exchange.body_timeout(), limit).await,
     };
     match read {
         Ok(body) => {
@@ -91,6 +94,20 @@ async fn read_frames(request: &mut Request, patience: Option<u64>, limit: u64) -
         }
     }
     Ok(body)
+}
+
+async fn read_content(request: &mut h3::Request, patience: Option<u64>, limit: u64) -> Result<Vec<u8>, Refusal> {
+    let (mut body, mut piece) = (Vec::new(), vec![0; 16 * 1024]);
+    loop {
+        let reading = poll_fn(|cx| request.receive.poll_read(cx, &mut piece));
+        match within(patience, reading).await?.map_err(|_| refusal::BODY_CUT)? {
+            0 => return Ok(body),
+            read => body.extend_from_slice(&piece[..read]),
+        }
+        if body.len() as u64 > limit {
+            return Err(refusal::BODY_TOO_LARGE);
+        }
+    }
 }
 
 async fn within<T>(patience: Option<u64>, reading: impl Future<Output = T>) -> Result<T, Refusal> {

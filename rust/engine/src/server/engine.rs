@@ -1,6 +1,7 @@
 //! The engine as its owner sees it: prepare, commit, drain, stop.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::drain::Pace;
+use super::h3::{QuicSocket, speaks_h3};
 use super::listening::{BindKey, ListenSocket};
 use super::shared::Shared;
 use super::state::{Secrets, State, bind_keys};
@@ -38,6 +40,8 @@ pub struct Engine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// What listens now. Held through prepare and commit, so that one change at a time is made.
     sockets: Mutex<HashMap<BindKey, Arc<ListenSocket>>>,
+    /// Those of them that have an endpoint of QUIC beside them. Locked behind `sockets`.
+    quic: Mutex<HashMap<BindKey, Arc<QuicSocket>>>,
 }
 
 /// A configuration that is built and bound, but not serving.
@@ -45,6 +49,7 @@ pub struct Engine {
 pub struct Prepared {
     state: State,
     bound: HashMap<BindKey, Arc<ListenSocket>>,
+    quic: HashMap<BindKey, Arc<QuicSocket>>,
 }
 
 impl Engine {
@@ -69,7 +74,7 @@ impl Engine {
             let work = move || worker::run(index, shared, workers, receiver);
             threads.push(thread::Builder::new().name(format!("worker-{index}")).spawn(work)?);
         }
-        Ok(Self { shared, workers, threads: Mutex::new(threads), sockets: Mutex::default() })
+        Ok(Self { shared, workers, threads: Mutex::new(threads), sockets: Mutex::default(), quic: Mutex::default() })
     }
 
     /// Builds everything from `snapshot` and binds what is new. Nothing changes for what runs.
@@ -81,15 +86,18 @@ impl Engine {
         let state = State::build(snapshot, secrets, running.as_deref())?;
         let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         let bound = bind_new(&state.snapshot, &sockets)?;
-        Ok(Prepared { state, bound })
+        let quic = self.quic.lock().unwrap_or_else(PoisonError::into_inner);
+        let quic = bind_quic(&state.snapshot, &quic, |key| sockets.get(key).or_else(|| bound.get(key))?.bound())?;
+        Ok(Prepared { state, bound, quic })
     }
 
     /// Serves from `prepared` at once. What left the configuration drains.
     pub fn commit(&self, prepared: Prepared) -> u64 {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        let Prepared { state, bound } = prepared;
+        let Prepared { state, bound, quic } = prepared;
         let generation = state.generation;
         let gone: Vec<BindKey> = sockets.keys().filter(|key| state.listener(key).is_none()).cloned().collect();
+        let speaking: HashSet<BindKey> = quic_keys(&state.snapshot).map(|(_, _, key)| key).collect();
         self.shared.state.store(Some(Arc::new(state)));
         for (turn, (key, socket)) in bound.into_iter().enumerate() {
             self.tell(turn % self.workers.len(), Command::Listen(socket.clone()));
@@ -101,6 +109,7 @@ impl Engine {
             }
         }
         drop(sockets);
+        self.commit_quic(quic, &speaking);
         // Where accepting pauses at a limit, the limit may be another one now. The second call is for who is about to
         // wait.
         for freed in self.shared.state().iter().flat_map(|state| &state.listeners).map(|one| &one.occupancy.freed) {
@@ -109,6 +118,31 @@ impl Engine {
         }
         self.tell_all(|| Command::Reconcile);
         generation
+    }
+
+    fn commit_quic(&self, bound: HashMap<BindKey, Arc<QuicSocket>>, speaking: &HashSet<BindKey>) {
+        let mut quic = self.quic.lock().unwrap_or_else(PoisonError::into_inner);
+        for (turn, (key, socket)) in bound.into_iter().enumerate() {
+            self.tell(turn % self.workers.len(), Command::ListenQuic(socket.clone()));
+            quic.insert(key, socket);
+        }
+        quic.retain(|key, socket| {
+            let stays = speaking.contains(key);
+            if !stays {
+                socket.close();
+            }
+            stays
+        });
+    }
+
+    /// Stops to take connections; those that are open are told to come to an end.
+    fn close_sockets(&self) {
+        for (_, socket) in self.sockets.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+            socket.close();
+        }
+        for (_, socket) in self.quic.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+            socket.close();
+        }
     }
 
     /// Replaces the endpoints of a running upstream.
@@ -150,6 +184,10 @@ impl Engine {
             own.gauge("tidegate_worker_connections", &[("worker", &index.to_string())]).add(load);
         }
         for socket in self.sockets.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            let listening = &socket.listening;
+            own.gauge("tidegate_connections", &[("address", &listening.address)]).add(listening.open.load(Relaxed));
+        }
+        for socket in self.quic.lock().unwrap_or_else(PoisonError::into_inner).values() {
             let listening = &socket.listening;
             own.gauge("tidegate_connections", &[("address", &listening.address)]).add(listening.open.load(Relaxed));
         }
@@ -220,9 +258,7 @@ impl Engine {
         let drain = self.shared.state().map(|state| state.snapshot.drain);
         let (delay, window, timeout) = drain.map_or((0, 0, 0), |drain| (drain.delay, drain.window, drain.timeout));
         thread::sleep(Duration::from_millis(delay));
-        for (_, socket) in self.sockets.lock().unwrap_or_else(PoisonError::into_inner).drain() {
-            socket.close();
-        }
+        self.close_sockets();
         let count = self.shared.websockets.load(Relaxed);
         let rest = timeout.saturating_sub(delay);
         // The last ones to be told need time to answer before the cut.
@@ -252,9 +288,7 @@ impl Engine {
 
     /// Ends the threads; what is left is cut.
     pub fn stop(&self) {
-        for (_, socket) in self.sockets.lock().unwrap_or_else(PoisonError::into_inner).drain() {
-            socket.close();
-        }
+        self.close_sockets();
         self.tell_all(|| Command::Stop);
         for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             let _ = thread.join();
@@ -293,6 +327,31 @@ fn bind_new(
                 Ok(socket) => drop(bound.insert(key, Arc::new(socket))),
                 Err(error) => faults.push(bind_fault(index, position, error.0)),
             }
+        }
+    }
+    if faults.is_empty() { Ok(bound) } else { Err(faults) }
+}
+
+/// The places of the sockets that have an endpoint of QUIC beside them: the listener's, the bind's, and the key.
+fn quic_keys(snapshot: &Snapshot) -> impl Iterator<Item = (usize, usize, BindKey)> {
+    let speaking = snapshot.listeners.iter().enumerate().filter(|(_, listener)| speaks_h3(listener));
+    speaking.flat_map(|(index, listener)| {
+        bind_keys(listener).enumerate().map(move |(position, key)| (index, position, key))
+    })
+}
+
+/// Binds the UDP sockets that are new, each to the address of the TCP socket that it stands beside.
+fn bind_quic(
+    snapshot: &Snapshot,
+    running: &HashMap<BindKey, Arc<QuicSocket>>,
+    address: impl Fn(&BindKey) -> Option<SocketAddr>,
+) -> Result<HashMap<BindKey, Arc<QuicSocket>>, Vec<Fault>> {
+    let (mut bound, mut faults) = (HashMap::new(), Vec::new());
+    for (index, position, key) in quic_keys(snapshot).filter(|(_, _, key)| !running.contains_key(key)) {
+        let Some(address) = address(&key) else { continue };
+        match QuicSocket::bind(address, key.clone()) {
+            Ok(socket) => drop(bound.insert(key, Arc::new(socket))),
+            Err(message) => faults.push(bind_fault(index, position, message)),
         }
     }
     if faults.is_empty() { Ok(bound) } else { Err(faults) }

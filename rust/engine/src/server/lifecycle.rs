@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use super::exchange::Exchange;
-use super::h2::Request;
 use super::leases::{Facts, Lease};
 use super::permit::Permit;
 use super::session::Session;
@@ -40,10 +39,10 @@ pub fn begin(worker: &Rc<Worker>, session: Session, grant: Grant) {
     relay(worker, grant, Client { id, status: 101, stream, early, permit });
 }
 
-/// Hands a stream of HTTP/2 over to a relay. It has an id of its own: there may be many on its connection.
-pub fn begin_stream(worker: &Rc<Worker>, request: Request, grant: Grant) {
-    let (id, permit) = (worker.shared.serial(), request.downstream.permit.clone());
-    let Some(stream) = request.into_stream() else { return };
+/// Hands a stream of HTTP/2 or HTTP/3 over to a relay. It has an id of its own: there may be many on its connection,
+/// whose place is `permit`.
+pub fn begin_stream(worker: &Rc<Worker>, permit: Rc<Permit>, stream: Stream, grant: Grant) {
+    let id = worker.shared.serial();
     relay(worker, grant, Client { id, status: 200, stream, early: Vec::new(), permit });
 }
 

@@ -1,6 +1,6 @@
 //! Sockets that listen, and what their connections share.
 
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -79,6 +79,8 @@ pub struct Listening {
     pub key: BindKey,
     /// The address really bound, as text.
     pub address: String,
+    /// None for a unix socket.
+    pub port: Option<u16>,
     /// Closed when the listener goes or the gateway drains: connections end at the next opportunity.
     pub gate: Gate,
     /// Connections that are open.
@@ -111,8 +113,14 @@ impl ListenSocket {
             Bind::Tcp(address) => (bound.unwrap_or(*address).to_string(), None),
             Bind::Unix(path) => (format!("unix:{}", path.display()), Some(path.clone())),
         };
-        let listening = Listening { key, address, gate: Gate::default(), open: AtomicU64::new(0) };
+        let port = bound.map(|bound| bound.port());
+        let listening = Listening { key, address, port, gate: Gate::default(), open: AtomicU64::new(0) };
         Ok(Self { socket, listening: Arc::new(listening), path })
+    }
+
+    /// The address that it has.
+    pub fn bound(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()?.as_socket()
     }
 
     /// Stops listening at once, and tells who accepts. The worker's handle stays open until it comes to that, but is in

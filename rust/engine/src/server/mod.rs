@@ -17,6 +17,7 @@ mod extended;
 mod forwarded;
 mod grpc;
 mod h2;
+mod h3;
 mod handshakes;
 mod leases;
 mod lifecycle;

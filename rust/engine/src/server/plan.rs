@@ -176,7 +176,7 @@ fn allowed(exchange: &Exchange, attempt: Attempt<Offer>) -> Result<Option<Offer>
     match attempt {
         Attempt::None => Ok(None),
         Attempt::WebSocket(offer) if enabled && settings.over.contains(&exchange.protocol) => Ok(Some(offer)),
-        Attempt::WebSocket(_) if enabled && exchange.protocol == HttpVersion::H2 => Err(refusal::HTTP_1_1_REQUIRED),
+        Attempt::WebSocket(_) if enabled && exchange.protocol != HttpVersion::H1 => Err(refusal::HTTP_1_1_REQUIRED),
         Attempt::WebSocket(_) => Err(refusal::WEBSOCKET_DISABLED),
         // A wrong version is no malformed request: where nothing may be opened, that is the answer.
         Attempt::Refused(bad) if bad.reason == "websocket_version" && !enabled => Err(refusal::WEBSOCKET_DISABLED),

@@ -1,7 +1,7 @@
 //! Streams one body from one connection to another, without holding more than one read of it.
 //!
-//! A body comes from a byte stream, where HTTP/1.1 frames it, or from a stream of HTTP/2, where DATA frames do. It goes
-//! to either of the two. Trailers go along, where the way out has a place for them.
+//! A body comes from a byte stream, where HTTP/1.1 frames it, or from a stream of HTTP/2 or HTTP/3, where DATA frames do.
+//! It goes to any of the three. Trailers go along, where the way out has a place for them.
 
 use std::task::{Context, Poll, ready};
 
@@ -9,7 +9,9 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 
 use crate::http::chunked::{CHUNK_TAIL, write_chunk_head, write_last_chunk};
+use crate::http::h3::head::{read_trailers, write_trailers};
 use crate::http::{BodyLength, BodyReader, BodyStep, Fields, from_map, to_map};
+use crate::io::h3::{Receive, Send};
 use crate::io::{Stream, with_scratch};
 
 /// So many reads in a row, then it is the turn of others: large bodies on their way to many clients at once would keep
@@ -21,6 +23,9 @@ fn come_back<T>(cx: &Context<'_>) -> Poll<T> {
     cx.waker().wake_by_ref();
     Poll::Pending
 }
+
+/// The most that trailers may have when they are unpacked.
+const TRAILERS: usize = 64 * 1024;
 
 /// Why a body did not get through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +45,7 @@ pub enum Stuck {
 pub enum Source<'s> {
     Stream(&'s mut Stream),
     H2(&'s mut RecvStream),
+    H3(&'s mut Receive),
 }
 
 /// Where a body goes.
@@ -47,6 +53,7 @@ pub enum Source<'s> {
 pub enum Sink<'s> {
     Stream(&'s mut Stream),
     H2(&'s mut SendStream<Bytes>),
+    H3(&'s mut Send),
     /// Nothing goes there any more.
     Gone,
 }
@@ -78,7 +85,8 @@ pub enum Framing {
     Plain,
     /// In chunks (RFC 9112 §7.1).
     Chunked,
-    /// In DATA frames (RFC 9113 §6.1), the last one with END_STREAM. A body that is empty has ended with its head.
+    /// In DATA frames (RFC 9113 §6.1, RFC 9114 §7.2.1), and then the stream ends. A body that is empty has ended with its
+    /// head.
     Data,
 }
 
@@ -211,6 +219,7 @@ impl Pump {
             match &mut from {
                 Source::Stream(from) => ready!(self.poll_read(cx, from, &mut to))?,
                 Source::H2(from) => ready!(self.poll_data(cx, from, &mut to))?,
+                Source::H3(from) => ready!(self.poll_content(cx, from, &mut to))?,
             }
         }
         come_back(cx)
@@ -224,6 +233,7 @@ impl Pump {
                 to.poll_flush(cx).map_err(|_| Stuck::Sink)
             }
             Sink::H2(to) => self.poll_send_frames(cx, to),
+            Sink::H3(to) => self.poll_send_h3(cx, to),
             Sink::Gone if self.is_done() => Poll::Ready(Ok(())),
             Sink::Gone => Poll::Ready(Err(Stuck::Sink)),
         }
@@ -289,6 +299,22 @@ impl Pump {
         Poll::Pending
     }
 
+    fn poll_send_h3(&mut self, cx: &mut Context<'_>, to: &mut Send) -> Poll<Result<(), Stuck>> {
+        while self.sent < self.out.len() {
+            let written = ready!(to.poll_write(cx, &self.out[self.sent..])).map_err(|_| Stuck::Sink)?;
+            self.sent += written;
+            self.written += written as u64;
+        }
+        self.out.clear();
+        self.sent = 0;
+        if self.complete && !self.ended && !self.trailers.is_empty() {
+            to.send_section(&write_trailers(&self.trailers)).map_err(|_| Stuck::Sink)?;
+        }
+        self.ended |= self.complete;
+        let sent = if self.complete { to.poll_finish(cx) } else { to.poll_flush(cx) };
+        sent.map_err(|_| Stuck::Sink)
+    }
+
     /// Lets the sender of DATA frames send again what has gone on.
     fn release(&mut self, from: &mut Source<'_>) {
         if let (Source::H2(from), 1..) = (from, self.taken) {
@@ -334,6 +360,24 @@ impl Pump {
                 Poll::Ready(Ok(()))
             }
         }
+    }
+
+    /// Content of a stream of HTTP/3, or its end.
+    fn poll_content(&mut self, cx: &mut Context<'_>, from: &mut Receive, to: &mut Sink<'_>) -> Poll<Result<(), Stuck>> {
+        with_scratch(|scratch| {
+            let read = ready!(from.poll_read(cx, scratch)).map_err(|_| Stuck::Source)?;
+            if read > 0 {
+                self.read += read as u64;
+                self.count(read)?;
+                return Poll::Ready(self.pass(cx, &scratch[..read], to));
+            }
+            if let Some(section) = from.take_trailers() {
+                let trailers = read_trailers(&section, TRAILERS).ok_or(Stuck::Malformed)?;
+                self.trailers = crate::http::passable_trailers(trailers);
+            }
+            self.finish();
+            Poll::Ready(Ok(()))
+        })
     }
 
     fn source_ended(&mut self) -> Result<(), Stuck> {

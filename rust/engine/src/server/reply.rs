@@ -15,9 +15,11 @@ use super::tally::Handshake;
 use super::worker::Worker;
 use crate::error::Refusal;
 use crate::error::refusal::HTTP_1_1_REQUIRED;
+use crate::http::h3::code::Code;
 use crate::http::{Fields, Method};
 use crate::io::clock;
 use crate::log::{self, Kind};
+use crate::snapshot::HttpVersion;
 use crate::ws::handshake::Accepted;
 
 impl Exchange {
@@ -31,7 +33,7 @@ impl Exchange {
     pub async fn answer(&self, worker: &Rc<Worker>, client: &mut Client<'_>, answer: &Answer) -> Step {
         let go_on = self.may_go_on(client);
         let Answer { status, fields, content_type, body, received } = answer;
-        let reply = Reply::new(*status, self.named(fields), content_type, body.into());
+        let reply = Reply::new(*status, self.named(client, fields), content_type, body.into());
         self.count_handshake(worker, *status, "answered");
         self.answered(worker, *status, None, *received, body.len() as u64);
         client.send(&reply, &self.head.method, go_on).await
@@ -40,10 +42,10 @@ impl Exchange {
     /// Refuses the request.
     pub async fn refuse(&self, worker: &Rc<Worker>, client: &mut Client<'_>, refusal: &Refusal) -> Step {
         let go_on = self.may_go_on(client) && refusal.status != 400;
-        let fields = self.named(&Fields::new());
+        let fields = self.named(client, &Fields::new());
         let reply = match client {
-            Client::H2(_) if grpc::is_call(&self.head.fields) => grpc::refusal(refusal, fields),
-            Client::H1(_) | Client::H2(_) => answer::refusal(refusal, Some(&self.head.fields), fields),
+            Client::H2(_) | Client::H3(_) if grpc::is_call(&self.head.fields) => grpc::refusal(refusal, fields),
+            _ => answer::refusal(refusal, Some(&self.head.fields), fields),
         };
         self.count_handshake(worker, refusal.status, refusal.reason);
         if !self.is_attempt {
@@ -52,17 +54,34 @@ impl Exchange {
         let duration = clock::now() - self.started;
         let record = log::Refusal { status: refusal.status, reason: refusal.reason, duration };
         write_log(&self.state, self.log_facts(self.connection), Kind::Refusal(record));
-        if let (Client::H2(request), true) = (&mut *client, *refusal == HTTP_1_1_REQUIRED) {
-            request.reset(Reason::HTTP_1_1_REQUIRED);
-            return Step::Close;
+        match client {
+            Client::H2(request) if *refusal == HTTP_1_1_REQUIRED => request.reset(Reason::HTTP_1_1_REQUIRED),
+            Client::H3(request) if *refusal == HTTP_1_1_REQUIRED => request.reset(Code::VERSION_FALLBACK),
+            client => return client.send(&reply, &self.head.method, go_on).await,
         }
-        client.send(&reply, &self.head.method, go_on).await
+        Step::Close
     }
 
-    /// The fields of an answer of ours, with the request's id in front.
-    fn named(&self, fields: &Fields) -> Fields {
+    /// That the listener speaks HTTP/3 too (RFC 7838 §3), for clients that came another way.
+    pub fn alternative_service(&self, client: &Client<'_>) -> Option<String> {
+        let ours = &self.state.listeners[self.listener];
+        if ours.quic.is_none() || self.protocol == HttpVersion::H3 {
+            return None;
+        }
+        let downstream = client.downstream();
+        let server_name = downstream.tls.as_ref()?.server_name.as_deref();
+        let port = downstream.permit.listening.port.filter(|_| !downstream.is_closing())?;
+        let speaks = ours.tls.as_ref().is_some_and(|tls| tls.speaks_h3(server_name));
+        speaks.then(|| format!("h3=\":{port}\"; ma=86400"))
+    }
+
+    /// The fields of an answer of ours, with what concerns the request and the connection in front.
+    fn named(&self, client: &Client<'_>, fields: &Fields) -> Fields {
         let mut named = Fields::new();
         named.push(REQUEST_ID.as_bytes(), self.request_id.as_bytes());
+        if let (Some(service), false) = (self.alternative_service(client), fields.has("Alt-Svc")) {
+            named.push(b"Alt-Svc", service.as_bytes());
+        }
         let others = fields.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(REQUEST_ID.as_bytes()));
         others.for_each(|(name, value)| named.push(name, value));
         named

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use super::h3::{quic_config, speaks_h3};
 use super::handshakes::Slots;
 use super::listening::{BindKey, Occupancy};
 use super::tcp;
@@ -41,15 +42,21 @@ pub struct ListenerState {
     pub tcp: Option<tcp::Plan>,
     pub occupancy: Arc<Occupancy>,
     pub slots: Arc<Slots>,
+    /// None on listeners that do not speak HTTP/3.
+    pub quic: Option<Arc<quinn::ServerConfig>>,
     /// The hosts whose WebSockets may come over HTTP/2.
     pub h2_websockets: Vec<HostMatch>,
+    /// And over HTTP/3.
+    pub h3_websockets: Vec<HostMatch>,
 }
 
 impl ListenerState {
-    /// Whether some route takes WebSockets over HTTP/2 on a connection that was made for this server name, or for none.
-    pub fn offers_h2_websockets(&self, server_name: Option<&str>) -> bool {
-        let Some(name) = server_name else { return !self.h2_websockets.is_empty() };
-        self.h2_websockets.iter().any(|host| match host {
+    /// Whether some route takes WebSockets over this version of HTTP, which has extended CONNECT, on a connection that was
+    /// made for this server name, or for none.
+    pub fn offers_websockets(&self, version: HttpVersion, server_name: Option<&str>) -> bool {
+        let hosts = if version == HttpVersion::H3 { &self.h3_websockets } else { &self.h2_websockets };
+        let Some(name) = server_name else { return !hosts.is_empty() };
+        hosts.iter().any(|host| match host {
             HostMatch::Any => true,
             HostMatch::Exact(host) => name == host,
             HostMatch::Suffix(suffix) => name.ends_with(&**suffix),
@@ -211,8 +218,14 @@ fn build_listeners(
         let count = listener.limits.tls_handshakes;
         let slots = old.map(|old| &old.slots).filter(|slots| slots.is_same(count)).cloned();
         let slots = slots.unwrap_or_else(|| Arc::new(Slots::new(count)));
-        let h2_websockets = h2_websockets(snapshot, index);
-        ListenerState { name: listener.name.as_str().into(), tls, tcp, occupancy, slots, h2_websockets }
+        let quic = build_quic(listener, tls.as_ref()).unwrap_or_else(|why| {
+            faults.push(Fault::new(format!("/listeners/{index}/http"), why));
+            None
+        });
+        let [h2_websockets, h3_websockets] =
+            [HttpVersion::H2, HttpVersion::H3].map(|version| websocket_hosts(snapshot, index, version));
+        let name = listener.name.as_str().into();
+        ListenerState { name, tls, tcp, occupancy, slots, quic, h2_websockets, h3_websockets }
     };
     snapshot.listeners.iter().enumerate().map(build).collect()
 }
@@ -222,13 +235,23 @@ fn offered(listener: &snapshot::Listener) -> &[HttpVersion] {
     if listener.tcp.is_some() { &[] } else { &listener.http }
 }
 
-/// The hosts of the routes on a listener that take WebSockets over HTTP/2; just the one where that is any.
-fn h2_websockets(snapshot: &Snapshot, listener: usize) -> Vec<HostMatch> {
+fn build_quic(
+    listener: &snapshot::Listener,
+    tls: Option<&ServerTls>,
+) -> Result<Option<Arc<quinn::ServerConfig>>, String> {
+    match tls.filter(|_| speaks_h3(listener)) {
+        Some(tls) => quic_config(listener, tls.over_quic()?).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The hosts of the routes on a listener that take WebSockets over this version of HTTP; just the one where that is any.
+fn websocket_hosts(snapshot: &Snapshot, listener: usize, version: HttpVersion) -> Vec<HostMatch> {
     let takes = |route: &&snapshot::Route| {
         let on = route.listeners.iter().find(|on| on.listener == listener);
         let serves = matches!(route.action, Action::Forward(_) | Action::Respond(Respond::Echo));
         let settings = on.map(|on| &snapshot.websockets[on.websocket]);
-        serves && settings.is_some_and(|one| one.enabled && one.over.contains(&HttpVersion::H2) && !is_opaque(one))
+        serves && settings.is_some_and(|one| one.enabled && one.over.contains(&version) && !is_opaque(one))
     };
     let hosts: HashSet<&HostMatch> =
         snapshot.routes.iter().filter(takes).flat_map(|route| &route.matches.hosts).collect();

@@ -101,6 +101,7 @@ async fn left(client: &mut Client<'_>) {
     match client {
         Client::H1(session) => presence::ended(&mut session.stream, &mut session.buffer).await,
         Client::H2(request) => poll_fn(|cx| request.poll_gone(cx)).await,
+        Client::H3(request) => poll_fn(|cx| request.poll_gone(cx)).await,
     }
 }
 
@@ -271,6 +272,7 @@ pub async fn tell_open(client: &mut Client<'_>, reason: Option<&[u8]>, fields: &
             session.stream.write_all(&bytes).await.map_err(|_| Gone)
         }
         Client::H2(request) => request.begin(200, fields, false),
+        Client::H3(request) => request.begin(200, fields),
     }
 }
 

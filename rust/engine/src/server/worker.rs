@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::accept::{self, Accepted};
 use super::drain::{self, Pace};
+use super::h3::{self, QuicSocket};
 use super::handshakes::Turns;
 use super::leases::Leases;
 use super::listening::ListenSocket;
@@ -33,6 +34,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub enum Command {
     /// Accept connections from this socket, until its gate closes.
     Listen(Arc<ListenSocket>),
+    /// Accept connections of QUIC from this socket, until its gate closes.
+    ListenQuic(Arc<QuicSocket>),
     /// Serve a connection that another worker accepted.
     Serve(Loose, Option<SocketAddr>, Permit),
     /// The configuration has changed: drain the WebSockets that it has no place for any more.
@@ -130,6 +133,9 @@ impl Worker {
         match command {
             Command::Listen(socket) => {
                 tokio::task::spawn_local(accept::run(self.clone(), socket));
+            }
+            Command::ListenQuic(socket) => {
+                tokio::task::spawn_local(h3::listen(self.clone(), socket));
             }
             Command::Serve(loose, peer, permit) => {
                 if let Ok(raw) = loose.attach() {

@@ -113,6 +113,21 @@ impl ServerTls {
         narrowed.and_then(|narrowed| narrowed.configs.get(&rule.id)).unwrap_or(&rule.config).clone()
     }
 
+    /// The configuration for QUIC, which is chosen before a server name is known: the default rule's.
+    ///
+    /// # Errors
+    /// Why the crypto provider cannot serve it.
+    pub fn over_quic(&self) -> Result<Arc<ServerConfig>, String> {
+        let config = self.default.over_quic(&PROVIDER, self.certificates.clone());
+        config.map(Arc::new).map_err(|error| error.to_string())
+    }
+
+    /// Whether HTTP/3 may be spoken under a server name: nothing else is asked of its clients than of others.
+    pub fn speaks_h3(&self, server_name: Option<&str>) -> bool {
+        let is_usual = self.under(server_name).id == self.default.id;
+        is_usual && server_name.is_none_or(|name| self.speaks(name, HttpVersion::H3))
+    }
+
     /// Whether this version of HTTP may be spoken with `host`, as far as its name decides that.
     pub fn speaks(&self, host: &str, version: HttpVersion) -> bool {
         self.narrowed(host).is_none_or(|narrowed| narrowed.http.contains(&version))

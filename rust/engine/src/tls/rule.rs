@@ -51,6 +51,23 @@ impl Rule {
         Arc::new(config)
     }
 
+    /// The same rule for QUIC, which has TLS 1.3 alone (RFC 9001 §4.2). There is no resumption: nobody could verify the
+    /// certificate of the client again.
+    pub fn over_quic(
+        &self,
+        provider: &Arc<CryptoProvider>,
+        certificates: Arc<Certificates>,
+    ) -> Result<ServerConfig, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&SINCE_1_3)?
+            .with_client_cert_verifier(self.verifier.clone())
+            .with_cert_resolver(certificates);
+        config.alpn_protocols = vec![b"h3".to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+
     /// Whether a finished handshake may stand.
     pub fn readmits(&self, connection: &CommonState) -> bool {
         if connection.handshake_kind() != Some(HandshakeKind::Resumed) || !self.verifier.offer_client_auth() {

@@ -30,7 +30,7 @@ use crate::server::downstream::Downstream;
 use crate::server::session::{LINGER, Session};
 use crate::server::worker::Worker;
 use crate::server::{lifecycle, reply};
-use crate::snapshot::Listener;
+use crate::snapshot::{HttpVersion, Listener};
 
 /// What a stream holds of an answer that the client does not take yet.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -77,7 +77,7 @@ pub fn begin(worker: &Rc<Worker>, session: Session) {
     };
     let mut builder = builder(settings);
     let server_name = session.downstream.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
-    if state.listeners[listener].offers_h2_websockets(server_name) {
+    if state.listeners[listener].offers_websockets(HttpVersion::H2, server_name) {
         builder.enable_connect_protocol();
     }
     tokio::task::spawn_local(serve(worker.clone(), session, builder, terms));
@@ -232,6 +232,10 @@ async fn exchange(
         Step::Next | Step::Close => {}
         Step::Drop if request.was_reset() => resets.count(),
         Step::Drop => request.reset(Reason::INTERNAL_ERROR),
-        Step::Relay(grant) => lifecycle::begin_stream(&worker, request, *grant),
+        Step::Relay(grant) => {
+            let permit = request.downstream.permit.clone();
+            let Some(stream) = request.into_stream() else { return };
+            lifecycle::begin_stream(&worker, permit, stream, *grant);
+        }
     }
 }

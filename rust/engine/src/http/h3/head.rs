@@ -1,0 +1,208 @@
+//! Heads of HTTP/3 (RFC 9114 §4.2, §4.3): from fields and to fields.
+//!
+//! What is malformed here is what the `h2` crate refuses for HTTP/2. The rest is judged as HTTP/2 is ([`h2`]), so that a
+//! request means the same however it came.
+//!
+//! [`h2`]: crate::http::h2
+
+use ::h2::ext::Protocol;
+use ::http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, request};
+
+use super::qpack;
+use crate::http::fields::Fields;
+use crate::http::h2::{self, is_of_connection};
+use crate::http::{BadHead, RequestHead};
+
+/// Why there is no head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoHead {
+    /// The message is malformed: its stream ends with H3_MESSAGE_ERROR.
+    Malformed,
+    /// Answer this.
+    Bad(BadHead),
+}
+
+/// Reads a request's head of at most `limit` bytes. `ended`: no body follows.
+pub fn read_request(fields: &Fields, ended: bool, limit: usize) -> Result<RequestHead, NoHead> {
+    let parts = parts(fields).ok_or(NoHead::Malformed)?;
+    h2::read_request(&parts, ended, limit).map_err(NoHead::Bad)
+}
+
+/// The fields behind a colon.
+#[derive(Default)]
+struct Pseudo<'f> {
+    method: Option<&'f [u8]>,
+    scheme: Option<&'f [u8]>,
+    authority: Option<&'f [u8]>,
+    path: Option<&'f [u8]>,
+    protocol: Option<&'f [u8]>,
+}
+
+fn parts(fields: &Fields) -> Option<request::Parts> {
+    let (mut pseudo, mut map) = (Pseudo::default(), HeaderMap::with_capacity(fields.len()));
+    for (name, value) in fields.iter() {
+        if name.starts_with(b":") {
+            // They stand in front of all others, each once (§4.3).
+            let place = pseudo.place(name).filter(|place| place.is_none() && map.is_empty())?;
+            *place = Some(value);
+        } else {
+            let (name, value) = regular(name, value)?;
+            map.append(name, value);
+        }
+    }
+    let mut parts = Request::new(()).into_parts().0;
+    parts.method = Method::from_bytes(pseudo.method?).ok()?;
+    parts.uri = pseudo.uri(map.contains_key("host"))?;
+    if let Some(protocol) = pseudo.protocol {
+        parts.extensions.insert(Protocol::from(std::str::from_utf8(protocol).ok()?));
+    }
+    parts.headers = map;
+    Some(parts)
+}
+
+impl<'f> Pseudo<'f> {
+    fn place(&mut self, name: &[u8]) -> Option<&mut Option<&'f [u8]>> {
+        match name {
+            b":method" => Some(&mut self.method),
+            b":scheme" => Some(&mut self.scheme),
+            b":authority" => Some(&mut self.authority),
+            b":path" => Some(&mut self.path),
+            b":protocol" => Some(&mut self.protocol),
+            _ => None,
+        }
+    }
+
+    /// Which of them there are (§4.3.1, §4.4, RFC 8441 §4).
+    fn uri(&self, has_host: bool) -> Option<Uri> {
+        let mut parts = ::http::uri::Parts::default();
+        parts.authority = self.authority.map(Authority::try_from).transpose().ok()?;
+        if self.method == Some(b"CONNECT") && self.protocol.is_none() {
+            let fits = self.scheme.is_none() && self.path.is_none() && parts.authority.is_some();
+            return if fits { Uri::from_parts(parts).ok() } else { None };
+        }
+        let (scheme, path) = (self.scheme?, self.path.filter(|path| !path.is_empty())?);
+        if (self.protocol.is_some() && self.method != Some(b"CONNECT")) || (parts.authority.is_none() && !has_host) {
+            return None;
+        }
+        // A path alone is an address as well; with a scheme there must be an authority.
+        parts.scheme = parts.authority.is_some().then(|| Scheme::try_from(scheme)).transpose().ok()?;
+        parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
+        Uri::from_parts(parts).ok()
+    }
+}
+
+fn regular(name: &[u8], value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
+    let is_small = !name.iter().any(u8::is_ascii_uppercase);
+    // RFC 9114 §4.2: of the fields of a connection there may be TE, and that only for trailers.
+    let fits = is_small && !is_of_connection(name) && (name != b"te" || value.eq_ignore_ascii_case(b"trailers"));
+    let pair = (HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?);
+    fits.then_some(pair)
+}
+
+/// Trailers of a request, as a field section.
+pub fn read_trailers(section: &[u8], limit: usize) -> Option<Fields> {
+    let fields = qpack::decode(section, limit).ok()?;
+    let fits = fields.iter().all(|(name, value)| regular(name, value).is_some());
+    fits.then_some(fields)
+}
+
+/// The field section of an answer's head.
+pub fn write_response(status: u16, fields: &Fields) -> Vec<u8> {
+    let status = status.to_string();
+    let names = small(fields);
+    let rest = names.iter().map(|(name, value)| (&**name, *value));
+    qpack::encode([(&b":status"[..], status.as_bytes())].into_iter().chain(rest))
+}
+
+/// The field section of an answer's trailers.
+pub fn write_trailers(fields: &Fields) -> Vec<u8> {
+    let names = small(fields);
+    qpack::encode(names.iter().map(|(name, value)| (&**name, *value)))
+}
+
+/// With names in small letters, and without those of a connection of HTTP/1.1.
+fn small(fields: &Fields) -> Vec<(Vec<u8>, &[u8])> {
+    let kept = fields.iter().filter(|(name, _)| !is_of_connection(name));
+    kept.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{BodyLength, Method};
+
+    const GET: [(&str, &str); 4] =
+        [(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", "/x")];
+
+    fn read(fields: &[(&str, &str)]) -> Result<RequestHead, NoHead> {
+        let mut made = Fields::new();
+        fields.iter().for_each(|(name, value)| made.push(name.as_bytes(), value.as_bytes()));
+        read_request(&made, true, 1024)
+    }
+
+    #[test]
+    fn a_head_like_any_other() {
+        let head = read(&[&GET[..], &[("accept", "*/*"), ("te", "trailers")]].concat()).unwrap();
+        assert_eq!((head.method, head.body), (Method::Get, BodyLength::None));
+        assert_eq!(head.target.path_and_query(), b"/x");
+        assert_eq!(head.fields.first("Host"), Some(&b"a.test"[..]));
+        let head = read(&[GET[0], GET[1], GET[3], ("host", "b.test")]).unwrap();
+        assert_eq!(head.host.unwrap().as_bytes(), b"b.test");
+    }
+
+    #[test]
+    fn an_extended_connect() {
+        let connect = [(":method", "CONNECT"), (":protocol", "websocket"), GET[1], GET[2], GET[3]];
+        let head = read(&connect).unwrap();
+        assert_eq!((head.method, head.protocol.as_deref()), (Method::Get, Some("websocket")));
+        assert_eq!(read(&[connect[0], connect[1], GET[1], GET[2]]).unwrap_err(), NoHead::Malformed);
+        assert_eq!(read(&[&GET[..], &connect[1..2]].concat()).unwrap_err(), NoHead::Malformed);
+    }
+
+    #[test]
+    fn malformed() {
+        let with = |field| read(&[&GET[..], &[field]].concat());
+        for field in [
+            ("Accept", "*/*"),
+            ("connection", "close"),
+            ("upgrade", "websocket"),
+            ("transfer-encoding", "chunked"),
+            ("te", "gzip"),
+            (":path", "/y"),
+            (":other", ""),
+            ("a b", ""),
+            ("a", "b\n"),
+        ] {
+            assert_eq!(with(field).unwrap_err(), NoHead::Malformed, "{field:?}");
+        }
+        for left_out in 0..4 {
+            let mut fields = GET.to_vec();
+            fields.remove(left_out);
+            assert_eq!(read(&fields).unwrap_err(), NoHead::Malformed, "{left_out}");
+        }
+        assert_eq!(read(&[GET[0], GET[1], GET[2], ("a", "b"), GET[3]]).unwrap_err(), NoHead::Malformed);
+        assert_eq!(read(&[GET[0], GET[1], GET[2], (":path", "")]).unwrap_err(), NoHead::Malformed);
+    }
+
+    #[test]
+    fn a_connect_of_old() {
+        let head = read(&[(":method", "CONNECT"), (":authority", "a.test:443")]);
+        assert!(matches!(head.unwrap_err(), NoHead::Bad(bad) if bad.status == 501));
+    }
+
+    #[test]
+    fn an_answer() {
+        let mut fields = Fields::new();
+        [("Content-Type", "text/plain"), ("Connection", "close"), ("X-A", "b")]
+            .iter()
+            .for_each(|(name, value)| fields.push(name.as_bytes(), value.as_bytes()));
+        let back = qpack::decode(&write_response(200, &fields), 1000).unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let back: Vec<_> = back.iter().map(|(name, value)| (text(name), text(value))).collect();
+        assert_eq!(
+            back,
+            [(":status", "200"), ("content-type", "text/plain"), ("x-a", "b")].map(|(a, b)| (a.into(), b.into()))
+        );
+    }
+}
