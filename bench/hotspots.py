@@ -19,8 +19,9 @@ from pathlib import Path
 import certificates
 import flame
 import work
-from gateways import GATEWAYS, ROOT, find_program, running
+from gateways import GATEWAYS, ROOT, find_program
 from run import build_load, choose_cores
+from running import running
 
 FREQUENCY = 2500
 SECONDS = 8.0
@@ -76,8 +77,11 @@ def record(kind: work.Work, program: Path | None) -> tuple[Counter[Stack], work.
     os.sched_setaffinity(0, {load_core})
     with tempfile.TemporaryDirectory(prefix="profile-") as directory:
         data = Path(directory) / "perf.data"
-        certificate = certificates.make(Path(directory)) if kind.tls else None
-        with work.upstream(load) as upstream, running(gateway, program, upstream, core, 1000, certificate) as started:
+        certificate = certificates.make(Path(directory))
+        with (
+            work.upstream(load, kind) as upstream,
+            running(gateway, kind.face, program, upstream, core, 1000, certificate) as started,
+        ):
             command = ["perf", "record", "-q", "-F", str(FREQUENCY), "-g", "-p", str(started.pids[0]), "-o", str(data)]
             perf = subprocess.Popen([*command, "--", "sleep", str(SECONDS)], stderr=subprocess.DEVNULL)
             figures = work.measure(kind, load, started, core, SECONDS, 1000, certificate)

@@ -25,9 +25,20 @@ GOALS: tuple[tuple[str, str, str, float], ...] = (
     ("tls-handshake", "best peer", "best", 1.10),
     ("tls-request", "best peer", "best", 1.10),
     ("tls-request64k", "best peer", "best", 1.10),
+    ("h2-echo128", "best peer", "best", 1.00),
+    ("h2-echo16k", "best peer", "best", 1.00),
+    ("h2-request", "best peer", "best", 1.25),
+    ("h2-request64k", "best peer", "best", 1.25),
+    ("tcp128", "best peer", "best", 1.00),
+    ("tcp16k", "best peer", "best", 1.00),
+    ("tcp-life", "best peer", "best", 1.00),
+    ("tls-tcp128", "best peer", "best", 1.00),
+    ("tls-tcp16k", "best peer", "best", 1.00),
+    ("tls-tcp-life", "best peer", "best", 1.00),
 )
 IDLE_GOALS_KIB = {"idle": 4.0, "tls-idle": 19.0}
 DISTURBED = 0.05
+GATEWAY_LABELS = {gateway.name: gateway.label for gateway in GATEWAYS}
 
 METHOD = """\
 CPU is the time of the gateway's process with all its threads and children, per operation, read from its CPU clock at
@@ -47,9 +58,21 @@ class Results:
     setting: dict[str, Any]
     rounds: dict[str, dict[str, list[Figures]]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    unable: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Why a gateway was not measured at a kind of work although it says that it can do it."""
 
     def add(self, work: Work, gateway: Gateway, figures: Figures) -> None:
         self.rounds.setdefault(work.name, {}).setdefault(gateway.name, []).append(figures)
+
+    def fail(self, number: int, work: Work, gateway: Gateway, error: str, known: str) -> None:
+        """Something went wrong; `known` says why, where that was to be expected."""
+        if known:
+            self.unable.setdefault(work.name, {})[gateway.name] = f"{known} ({_last_words(error)})"
+        else:
+            self.failures.append(f"round {number}, {work.name}, {gateway.name}: {error}")
+
+    def is_unable(self, work: Work, gateway: Gateway) -> bool:
+        return gateway.name in self.unable.get(work.name, {})
 
     def median(self, work: str, gateway: str, key: str) -> float | None:
         values = [figures[key] for figures in self.rounds.get(work, {}).get(gateway, []) if key in figures]
@@ -79,7 +102,8 @@ def write(results: Results, directory: Path) -> list[Path]:
 
 def as_json(results: Results) -> str:
     medians = _medians(results)
-    whole = {**results.setting, "failures": results.failures, "medians": medians, "rounds": results.rounds}
+    known = {"failures": results.failures, "unable": results.unable}
+    whole = {**results.setting, **known, "medians": medians, "rounds": results.rounds}
     return json.dumps(whole, indent=1) + "\n"
 
 
@@ -133,11 +157,17 @@ def _judged(work: str, goal: str, value: float | None, limit: float) -> list[str
 def _overview(results: Results) -> str:
     gateways = _measured(results, lambda gateway: gateway.name != "direct")
     rows = [
-        [work.name, *(_number(results.median(work.name, gateway.name, key_of(work)), 1) for gateway in gateways)]
+        [work.name, *(_brief(results, work, gateway) for gateway in gateways)]
         for work in WORKS
         if work.name in results.rounds
     ]
     return _table(["", *(gateway.label for gateway in gateways)], rows)
+
+
+def _brief(results: Results, work: Work, gateway: Gateway) -> str:
+    if results.is_unable(work, gateway):
+        return "fails"
+    return _number(results.median(work.name, gateway.name, key_of(work)), 1)
 
 
 def _section(results: Results, work: Work) -> str:
@@ -147,7 +177,9 @@ def _section(results: Results, work: Work) -> str:
         rows = [[*_absolute(results, work, gateway), _to_best(results, work, gateway)] for gateway in gateways]
         return f"## {work.title}: {results.setting['idle_connections']} of them\n\n" + _table(head, rows)
     head = ["", "CPU µs", "rounds", "× bare relay", "× best peer", "per second", "p50 µs", "p99 µs"]
-    return f"## {work.title}\n\n" + _table(head, [_time_row(results, work, gateway) for gateway in gateways])
+    rows = [_time_row(results, work, gateway) for gateway in gateways]
+    unable = [[GATEWAY_LABELS[name], "fails", *[""] * 6] for name in results.unable.get(work.name, {})]
+    return f"## {work.title}\n\n" + _table(head, rows + unable)
 
 
 def _time_row(results: Results, work: Work, gateway: Gateway) -> list[str]:
@@ -182,6 +214,11 @@ def _notes(results: Results) -> list[str]:
     if disturbed:
         share = f"{DISTURBED:.0%}"
         notes.append(f"Other processes took over {share} of the gateway's core during: {', '.join(disturbed)}.")
+    notes += [
+        f"{GATEWAY_LABELS[name]} fails at {work}: {why}."
+        for work, gateways in results.unable.items()
+        for name, why in gateways.items()
+    ]
     if results.failures:
         notes.append("Failed:\n\n" + "\n".join(f"- {_last_words(failure)}" for failure in results.failures))
     return ["## Notes\n\n" + "\n\n".join(notes)] if notes else []

@@ -19,7 +19,8 @@ from typing import Any
 import certificates
 import report
 import work
-from gateways import DIRECT, GATEWAYS, ROOT, Failure, Gateway, find_program, install, running, version
+from gateways import DIRECT, GATEWAYS, ROOT, Failure, Gateway, find_program, install, version
+from running import running
 
 DOCS = ROOT / "docs"
 SCRATCH = ROOT / "bench" / "results"
@@ -154,22 +155,22 @@ def run_rounds(
         certificate = certificates.make(Path(directory))
         turns = itertools.product(range(1, options.rounds + 1), options.work, gateways)
         for number, kind, gateway in turns:
-            if not applies(kind, gateway):
+            if not applies(kind, gateway) or results.is_unable(kind, gateway):
                 continue
             try:
-                tls = certificate if kind.tls else None
-                figures = measure_once(options, kind, gateway, programs, core, connections, tls)
+                figures = measure_once(options, kind, gateway, programs, core, connections, certificate)
             except (Failure, OSError) as error:
-                results.failures.append(f"round {number}, {kind.name}, {gateway.name}: {error}")
-                say(f"FAILED {results.failures[-1]}")
+                known = gateway.speaks[kind.face].fails
+                results.fail(number, kind, gateway, str(error), known)
+                say(f"{'cannot' if known else 'FAILED'}: round {number}, {kind.name}, {gateway.name}: {error}")
             else:
                 results.add(kind, gateway, figures)
                 show(number, kind, gateway, figures)
 
 
 def applies(kind: work.Work, gateway: Gateway) -> bool:
-    """Without a gateway no memory can grow; the bare relay and the upstream speak no TLS."""
-    return gateway.tls is not None if kind.tls else not (kind.is_idle and gateway is DIRECT)
+    """Without a gateway no memory can grow."""
+    return kind.face in gateway.speaks and not (kind.is_idle and gateway is DIRECT)
 
 
 def measure_once(
@@ -179,19 +180,19 @@ def measure_once(
     programs: dict[str, Path],
     core: int,
     connections: int,
-    certificate: certificates.Certificate | None,
+    certificate: certificates.Certificate,
 ) -> work.Figures:
     load = programs[DIRECT.name]
     with (
-        work.upstream(load) as upstream,
-        running(gateway, programs[gateway.name], upstream, core, connections, certificate) as started,
+        work.upstream(load, kind) as upstream,
+        running(gateway, kind.face, programs[gateway.name], upstream, core, connections, certificate) as started,
     ):
         return work.measure(kind, load, started, core, options.seconds, connections, certificate)
 
 
 def show(number: int, kind: work.Work, gateway: Gateway, figures: work.Figures) -> None:
     shown = "  ".join(f"{key} {value:,.2f}" for key, value in figures.items())
-    say(f"round {number}  {kind.name:9}  {gateway.name:8}  {shown}")
+    say(f"round {number}  {kind.name:14}  {gateway.name:8}  {shown}")
 
 
 def conclude(options: argparse.Namespace, results: report.Results) -> int:

@@ -12,25 +12,32 @@ from pathlib import Path
 
 import clocks
 from certificates import Certificate
-from gateways import Failure, Running
+from gateways import Failure
+from running import PLAIN, RAW, Running
 
 Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Work:
+    """A load. `face` is what it speaks to the gateway: a gateway that does not is left out."""
+
     name: str
     title: str
     arguments: tuple[str, ...]
-    tls: bool = False
+    face: str = "http"
 
     @property
     def is_idle(self) -> bool:
         """Whether memory is measured, and not time."""
         return self.arguments[0] == "idle"
 
+    @property
+    def is_secure(self) -> bool:
+        return self.face not in PLAIN
 
-PLAIN = (
+
+HTTP = (
     Work("echo128", "Echo of 128 B", ("echo", "--size", "128", "--connections", "64")),
     Work("echo16k", "Echo of 16 KiB", ("echo", "--size", "16384", "--connections", "64")),
     Work("handshake", "Handshake (connect, upgrade, one echo, close)", ("handshake", "--connections", "32")),
@@ -38,13 +45,32 @@ PLAIN = (
     Work("request64k", "HTTP/1.1 request for 64 KiB", ("request", "--size", "65536", "--connections", "64")),
     Work("idle", "Idle WebSockets", ("idle",)),
 )
-WORKS = (*PLAIN, *(Work(f"tls-{work.name}", f"{work.title}, over TLS", work.arguments, tls=True) for work in PLAIN))
+H2 = ("--h2", "--connections", "8", "--streams", "8")
+OVER_H2 = (
+    Work("h2-echo128", "Echo of 128 B over HTTP/2", ("echo", "--size", "128", *H2), "h2-websocket"),
+    Work("h2-echo16k", "Echo of 16 KiB over HTTP/2", ("echo", "--size", "16384", *H2), "h2-websocket"),
+    Work("h2-request", "HTTP/2 request", ("request", *H2), "h2"),
+    Work("h2-request64k", "HTTP/2 request for 64 KiB", ("request", "--size", "65536", *H2), "h2"),
+)
+TCP = (
+    Work("tcp128", "TCP: 128 B there and back", ("tcp", "--size", "128", "--connections", "64"), "tcp"),
+    Work("tcp16k", "TCP: 16 KiB there and back", ("tcp", "--size", "16384", "--connections", "64"), "tcp"),
+    Work("tcp-life", "TCP: connect, 128 B there and back, close", ("tcp-life", "--connections", "32"), "tcp"),
+)
+
+
+def _secured(works: tuple[Work, ...], face: str) -> tuple[Work, ...]:
+    return tuple(Work(f"tls-{work.name}", f"{work.title}, over TLS", work.arguments, face) for work in works)
+
+
+WORKS = (*HTTP, *_secured(HTTP, "https"), *OVER_H2, *TCP, *_secured(TCP, "tls-tcp"))
 
 
 @contextmanager
-def upstream(load: Path) -> Iterator[int]:
+def upstream(load: Path, work: Work) -> Iterator[int]:
     """The port of an upstream of its own: no port or buffer of an earlier measurement plays a part in this one."""
-    process = subprocess.Popen([load, "serve"], stdout=subprocess.PIPE, text=True)
+    command = [str(load), "serve", *(["--raw"] if work.face in RAW else [])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         yield int(_event(process, "listening")["port"])
     finally:
@@ -59,10 +85,10 @@ def measure(
     core: int,
     seconds: float,
     connections: int,
-    certificate: Certificate | None = None,
+    certificate: Certificate,
 ) -> Figures:
     command = [str(load), *work.arguments, "--target", f"127.0.0.1:{gateway.port}"]
-    if work.tls and certificate:
+    if work.is_secure:
         command += ["--ca", str(certificate.authority)]
     if work.is_idle:
         return _measure_memory([*command, "--connections", str(connections)], gateway, connections)

@@ -1,4 +1,4 @@
-//! The command line: a command, then `--name value` pairs. `--barrier` alone takes no value.
+//! The command line: a command, then `--name value` pairs. the flags take no value.
 
 use std::collections::HashMap;
 use std::env;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use crate::Outcome;
 
-const FLAGS: [&str; 1] = ["barrier"];
+const FLAGS: [&str; 3] = ["barrier", "h2", "raw"];
 
 pub struct Arguments {
     pub command: String,

@@ -1,7 +1,8 @@
-//! The closed loop: a fixed number of connections, one operation under way on each, the next begun when it ends.
+//! The closed loop: a fixed number of connections, one operation under way on each (over HTTP/2 one on each of its
+//! streams), the next begun when it ends.
 //!
 //! Time is measured in three parts: a warm-up that counts nothing, a barrier, the measured window, a barrier. At a
-//! barrier the load stands still, at most one operation per connection is under way, and whoever holds the other end
+//! barrier the load stands still, at most one operation per connection or stream is under way, and whoever holds the other end
 //! of standard input can read the gateway's CPU clock at rest.
 
 use std::net::SocketAddrV4;
@@ -36,6 +37,53 @@ pub trait Conversation {
     fn end(&mut self) -> Outcome<()> {
         Err("the peer closed a connection".into())
     }
+
+    /// Whether we have said all there is to say: our side of the connection ends.
+    fn is_finished(&self) -> bool {
+        false
+    }
+}
+
+/// One connection's part where several operations may be under way at once, each in a lane of its own.
+pub trait Carrier {
+    fn lanes(&self) -> usize;
+
+    /// See [`Conversation::begin`].
+    fn begin(&mut self, lane: usize, out: &mut Vec<u8>);
+
+    /// Takes what came; may append more to send, and notes the lanes whose operation is complete.
+    fn receive(&mut self, input: &[u8], out: &mut Vec<u8>, completed: &mut Vec<usize>) -> Outcome<()>;
+
+    /// See [`Conversation::end`].
+    fn end(&mut self) -> Outcome<()>;
+
+    /// See [`Conversation::is_finished`].
+    fn is_finished(&self) -> bool;
+}
+
+impl<C: Conversation> Carrier for C {
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    fn begin(&mut self, _: usize, out: &mut Vec<u8>) {
+        Conversation::begin(self, out);
+    }
+
+    fn receive(&mut self, input: &[u8], out: &mut Vec<u8>, completed: &mut Vec<usize>) -> Outcome<()> {
+        if Conversation::receive(self, input, out)? {
+            completed.push(0);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Outcome<()> {
+        Conversation::end(self)
+    }
+
+    fn is_finished(&self) -> bool {
+        Conversation::is_finished(self)
+    }
 }
 
 /// Where, how many and how long.
@@ -63,6 +111,16 @@ impl Plan {
             measured: Duration::try_from_secs_f64(arguments.take("seconds", 3.0)?)?,
             barrier: arguments.flag("barrier"),
         })
+    }
+
+    /// How many streams each connection has, where HTTP/2 is asked for. Over TLS that is agreed on by ALPN.
+    pub fn take_streams(&mut self, arguments: &mut Arguments) -> Outcome<Option<usize>> {
+        let streams = arguments.take("streams", 8_usize)?.max(1);
+        if !arguments.flag("h2") {
+            return Ok(None);
+        }
+        self.tls = self.tls.take().map(|config| wire::speaking(config, b"h2"));
+        Ok(Some(streams))
     }
 
     #[cfg(test)]
@@ -118,10 +176,7 @@ impl Report {
 }
 
 /// Runs the whole plan. `open` makes a connection ready for its first operation, non-blocking or not.
-pub fn drive<C: Conversation>(
-    plan: &Plan,
-    mut open: impl FnMut(&mut Dialler) -> Outcome<(Wire, C)>,
-) -> Outcome<Report> {
+pub fn drive<C: Carrier>(plan: &Plan, mut open: impl FnMut(&mut Dialler) -> Outcome<(Wire, C)>) -> Outcome<Report> {
     let mut drive = Drive::new(plan, &mut open)?;
     drive.run(plan.warm_up)?;
     plan.pause("start")?;
@@ -143,6 +198,7 @@ struct Drive<'a, C> {
     seats: Vec<Seat<C>>,
     scratch: Vec<u8>,
     out: Vec<u8>,
+    completed: Vec<usize>,
     since: Instant,
     operations: usize,
     latencies: Vec<u32>,
@@ -150,11 +206,13 @@ struct Drive<'a, C> {
 
 struct Seat<C> {
     link: Link,
-    conversation: C,
-    began: Instant,
+    carrier: C,
+    /// Of the operation in each lane.
+    began: Vec<Instant>,
+    finished: bool,
 }
 
-impl<'a, C: Conversation> Drive<'a, C> {
+impl<'a, C: Carrier> Drive<'a, C> {
     fn new(plan: &Plan, open: Open<'a, C>) -> Outcome<Self> {
         let mut drive = Self {
             poll: Poll::new()?,
@@ -163,6 +221,7 @@ impl<'a, C: Conversation> Drive<'a, C> {
             seats: Vec::with_capacity(plan.connections),
             scratch: vec![0; SCRATCH],
             out: Vec::new(),
+            completed: Vec::new(),
             since: Instant::now(),
             operations: 0,
             latencies: Vec::new(),
@@ -174,17 +233,19 @@ impl<'a, C: Conversation> Drive<'a, C> {
         Ok(drive)
     }
 
-    /// A new connection with its first operation begun.
+    /// A new connection with its first operations begun.
     fn seat(&mut self, index: usize) -> Outcome<Seat<C>> {
         let began = Instant::now();
-        let (wire, mut conversation) = (self.open)(&mut self.dialler)?;
+        let (wire, mut carrier) = (self.open)(&mut self.dialler)?;
         wire.stream().set_nonblocking(true)?;
         self.poll.add(wire.stream(), index as u64)?;
         let mut link = Link::new(wire);
         self.out.clear();
-        conversation.begin(&mut self.out);
+        for lane in 0..carrier.lanes() {
+            carrier.begin(lane, &mut self.out);
+        }
         link.send(&self.out)?;
-        Ok(Seat { link, conversation, began })
+        Ok(Seat { link, began: vec![began; carrier.lanes()], carrier, finished: false })
     }
 
     fn reset(&mut self) {
@@ -201,7 +262,8 @@ impl<'a, C: Conversation> Drive<'a, C> {
                 self.attend(self.poll.ready(index))?;
             }
         }
-        match self.seats.iter().any(|seat| seat.began.elapsed() > PATIENCE.max(duration / 2)) {
+        let patience = PATIENCE.max(duration / 2);
+        match self.seats.iter().flat_map(|seat| &seat.began).any(|began| began.elapsed() > patience) {
             true => Err(format!("an operation got no answer in {PATIENCE:?}").into()),
             false => Ok(start.elapsed()),
         }
@@ -237,27 +299,38 @@ impl<'a, C: Conversation> Drive<'a, C> {
     fn converse(&mut self, index: usize, count: usize) -> Outcome<()> {
         let seat = &mut self.seats[index];
         self.out.clear();
-        if seat.conversation.receive(&self.scratch[..count], &mut self.out)? {
+        self.completed.clear();
+        seat.carrier.receive(&self.scratch[..count], &mut self.out, &mut self.completed)?;
+        if !self.completed.is_empty() {
             let now = Instant::now();
-            let began = std::mem::replace(&mut seat.began, now);
-            seat.conversation.begin(&mut self.out);
-            self.count(began, now);
+            for lane in &self.completed {
+                let began = std::mem::replace(&mut seat.began[*lane], now);
+                seat.carrier.begin(*lane, &mut self.out);
+                self.operations += 1;
+                note(&mut self.latencies, began, now, self.since);
+            }
         }
-        Ok(self.seats[index].link.send(&self.out)?)
-    }
-
-    fn replace(&mut self, index: usize) -> Outcome<()> {
-        self.seats[index].conversation.end()?;
-        self.count(self.seats[index].began, Instant::now());
-        self.seats[index] = self.seat(index)?;
+        seat.link.send(&self.out)?;
+        if !seat.finished && seat.carrier.is_finished() {
+            seat.finished = true;
+            seat.link.finish();
+        }
         Ok(())
     }
 
-    fn count(&mut self, began: Instant, now: Instant) {
+    fn replace(&mut self, index: usize) -> Outcome<()> {
+        self.seats[index].carrier.end()?;
         self.operations += 1;
-        if began >= self.since {
-            self.latencies.push((now - began).as_nanos().try_into().unwrap_or(u32::MAX));
-        }
+        note(&mut self.latencies, self.seats[index].began[0], Instant::now(), self.since);
+        self.seats[index] = self.seat(index)?;
+        Ok(())
+    }
+}
+
+/// Only operations that were begun in the window tell how long one takes in it.
+fn note(latencies: &mut Vec<u32>, began: Instant, now: Instant, since: Instant) {
+    if began >= since {
+        latencies.push((now - began).as_nanos().try_into().unwrap_or(u32::MAX));
     }
 }
 

@@ -4,16 +4,21 @@ use crate::Outcome;
 use crate::arguments::Arguments;
 use crate::drive::{Conversation, Plan, Report, drive};
 use crate::frame;
+use crate::h2;
 use crate::upgrade::Upgrade;
 
 /// One key for all: the cost of a mask does not depend on it, and making one up would be the load's own work.
 pub const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 pub fn command(mut arguments: Arguments) -> Outcome<()> {
-    let plan = Plan::take(&mut arguments, 64)?;
+    let mut plan = Plan::take(&mut arguments, 64)?;
     let size = arguments.take("size", 128)?;
+    let streams = plan.take_streams(&mut arguments)?;
     arguments.finish()?;
-    run(&plan, size)?.say()
+    match streams {
+        None => run(&plan, size)?.say(),
+        Some(streams) => run_streams(&plan, streams, size)?.say(),
+    }
 }
 
 pub fn run(plan: &Plan, size: usize) -> Outcome<Report> {
@@ -21,6 +26,15 @@ pub fn run(plan: &Plan, size: usize) -> Outcome<Report> {
         let mut wire = dialler.connect()?;
         Upgrade::new().perform(&plan.place, &mut wire)?;
         Ok((wire, Echo::new(size)))
+    })
+}
+
+/// Over HTTP/2, so many on each connection.
+pub fn run_streams(plan: &Plan, streams: usize, size: usize) -> Outcome<Report> {
+    drive(plan, |dialler| {
+        let mut wire = dialler.connect()?;
+        let sockets = h2::WebSockets::open(&mut wire, &plan.place, streams, size)?;
+        Ok((wire, sockets))
     })
 }
 

@@ -1,7 +1,7 @@
 //! A non-blocking connection and the bytes its socket did not take yet.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 
 use crate::wire::Wire;
 
@@ -69,7 +69,7 @@ impl Link {
 
     /// Ends our side. The peer may have gone already, and then there is nothing left to end.
     pub fn finish(&mut self) {
-        let _ = self.stream().shutdown(Shutdown::Write);
+        let _ = self.wire.finish();
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

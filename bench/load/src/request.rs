@@ -1,16 +1,21 @@
-//! `request`: plain HTTP/1.1 GETs, one after the other on kept connections.
+//! `request`: plain GETs, one after the other on kept connections, or on the streams of some.
 
 use crate::Outcome;
 use crate::arguments::Arguments;
 use crate::drive::{Conversation, Plan, Report, drive};
+use crate::h2;
 use crate::responder::body;
 use crate::upgrade::{Place, head_length, head_text, header, names};
 
 pub fn command(mut arguments: Arguments) -> Outcome<()> {
-    let plan = Plan::take(&mut arguments, 64)?;
+    let mut plan = Plan::take(&mut arguments, 64)?;
     let size = arguments.take("size", 0)?;
+    let streams = plan.take_streams(&mut arguments)?;
     arguments.finish()?;
-    run(&plan, size)?.say()
+    match streams {
+        None => run(&plan, size)?.say(),
+        Some(streams) => run_streams(&plan, streams, size)?.say(),
+    }
 }
 
 /// `size` is that of the body asked for; 0 asks for the upstream's usual small one.
@@ -18,6 +23,15 @@ pub fn run(plan: &Plan, size: usize) -> Outcome<Report> {
     let path = if size == 0 { plan.place.path.clone() } else { format!("/bytes/{size}") };
     let place = Place { host: plan.place.host.clone(), path };
     drive(plan, |dialler| Ok((dialler.connect()?, Requests::new(&place, size))))
+}
+
+/// Over HTTP/2, so many at once on each connection.
+pub fn run_streams(plan: &Plan, streams: usize, size: usize) -> Outcome<Report> {
+    drive(plan, |dialler| {
+        let mut wire = dialler.connect()?;
+        let requests = h2::Requests::open(&mut wire, &plan.place, streams, size)?;
+        Ok((wire, requests))
+    })
 }
 
 struct Requests {

@@ -23,6 +23,8 @@ fn size_wanted(head: &str) -> usize {
 enum Speaking {
     Http,
     WebSocket,
+    /// Whatever it is, it goes back.
+    Raw,
     /// The last answer is given; more input is ignored.
     Nothing,
 }
@@ -38,6 +40,11 @@ pub struct Responder {
 impl Responder {
     pub fn new() -> Self {
         Self { speaking: Speaking::Http, kept: Vec::new(), body: Vec::new() }
+    }
+
+    /// Knows no protocol and returns the bytes.
+    pub fn raw() -> Self {
+        Self { speaking: Speaking::Raw, ..Self::new() }
     }
 
     /// Past its handshake.
@@ -73,6 +80,10 @@ impl Responder {
             let step = match self.speaking {
                 Speaking::Http => self.answer_request(rest, out)?,
                 Speaking::WebSocket => self.answer_frame(rest, out)?,
+                Speaking::Raw => {
+                    out.extend_from_slice(rest);
+                    rest.len()
+                }
                 Speaking::Nothing => rest.len(),
             };
             used += step;

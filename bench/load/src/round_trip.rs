@@ -6,9 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::drive::Plan;
+use crate::responder::Responder;
 use crate::socket::Dialler;
 use crate::upgrade::Place;
-use crate::{echo, handshake, idle, probe, relay, request, serve, socket};
+use crate::{echo, handshake, idle, probe, relay, request, serve, socket, tcp};
 
 fn listener() -> (OwnedFd, SocketAddrV4) {
     let listener = socket::listen("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -20,8 +21,12 @@ fn listener() -> (OwnedFd, SocketAddrV4) {
 
 /// The upstream and a relay before it. Their threads end with the test process.
 fn targets() -> [SocketAddrV4; 2] {
+    targets_of(Responder::new)
+}
+
+fn targets_of(respond: fn() -> Responder) -> [SocketAddrV4; 2] {
     let ((upstream, upstream_address), (front, front_address)) = (listener(), listener());
-    thread::spawn(move || serve::run(upstream).map_err(|error| error.to_string()));
+    thread::spawn(move || serve::run(upstream, respond).map_err(|error| error.to_string()));
     thread::spawn(move || relay::run(front, upstream_address).map_err(|error| error.to_string()));
     [upstream_address, front_address]
 }
@@ -39,6 +44,16 @@ fn echoes_come_back() {
 fn short_lives_end_cleanly() {
     for target in targets() {
         assert!(handshake::run(&Plan::brief(target, 4)).unwrap().operations > 10);
+    }
+}
+
+#[test]
+fn raw_bytes_come_back() {
+    for target in targets_of(Responder::raw) {
+        for size in [1, 128, 1 << 20] {
+            assert!(tcp::run(&Plan::brief(target, 4), size).unwrap().operations > 0);
+        }
+        assert!(tcp::run_lives(&Plan::brief(target, 4)).unwrap().operations > 10);
     }
 }
 

@@ -1,4 +1,5 @@
-//! `serve`: the upstream behind every gateway, an echo for WebSockets and a small answer for plain requests.
+//! `serve`: the upstream behind every gateway, an echo for WebSockets and a small answer for plain requests, or, with
+//! `--raw`, an echo of whatever bytes come.
 
 use std::io;
 use std::net::SocketAddrV4;
@@ -17,10 +18,11 @@ const SCRATCH: usize = 128 << 10;
 
 pub fn command(mut arguments: Arguments) -> Outcome<()> {
     let bind: SocketAddrV4 = arguments.take("bind", "127.0.0.1:0".parse()?)?;
+    let respond = if arguments.flag("raw") { Responder::raw } else { Responder::new };
     arguments.finish()?;
     let listener = socket::listen(bind)?;
     announce(&listener)?;
-    run(listener)
+    run(listener, respond)
 }
 
 /// Tells the starter which port the kernel gave.
@@ -29,12 +31,12 @@ pub fn announce(listener: &OwnedFd) -> Outcome<()> {
     terminal::say(&format!("{{\"event\": \"listening\", \"port\": {port}}}"))
 }
 
-/// Serves until the process is ended.
-pub fn run(listener: OwnedFd) -> Outcome<()> {
+/// Serves until the process is ended, every connection by what `respond` makes.
+pub fn run(listener: OwnedFd, respond: fn() -> Responder) -> Outcome<()> {
     let poll = Poll::new()?;
     poll.add_level(&listener, LISTENER)?;
-    let mut server =
-        Server { listener, poll, clients: Slots::new(), scratch: vec![0; SCRATCH], out: Vec::new(), complained: false };
+    let (clients, scratch, out) = (Slots::new(), vec![0; SCRATCH], Vec::new());
+    let mut server = Server { listener, respond, poll, clients, scratch, out, complained: false };
     loop {
         server.turn()?;
     }
@@ -42,6 +44,7 @@ pub fn run(listener: OwnedFd) -> Outcome<()> {
 
 struct Server {
     listener: OwnedFd,
+    respond: fn() -> Responder,
     poll: Poll,
     clients: Slots<Client>,
     scratch: Vec<u8>,
@@ -68,7 +71,7 @@ impl Server {
 
     fn accept(&mut self) -> Outcome<()> {
         while let Some(stream) = socket::accept(&self.listener)? {
-            let index = self.clients.insert(Client { link: Link::new(stream), responder: Responder::new() });
+            let index = self.clients.insert(Client { link: Link::new(stream), responder: (self.respond)() });
             if let Some(client) = self.clients.get_mut(index) {
                 self.poll.add(client.link.stream(), index as u64)?;
             }

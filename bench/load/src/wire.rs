@@ -1,7 +1,7 @@
 //! A connection as bytes, in clear text or over TLS.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,6 +40,13 @@ pub fn client_config(authority: &Path) -> Outcome<Arc<ClientConfig>> {
     Ok(config.into())
 }
 
+/// The same, for a server that agrees to speak this protocol (RFC 7301).
+pub fn speaking(config: Arc<ClientConfig>, protocol: &[u8]) -> Arc<ClientConfig> {
+    let mut config = Arc::unwrap_or_clone(config);
+    config.alpn_protocols = vec![protocol.to_vec()];
+    config.into()
+}
+
 impl Wire {
     /// TLS on a connection; the handshake happens with the first bytes.
     pub fn secured(stream: TcpStream, config: &Arc<ClientConfig>) -> Outcome<Self> {
@@ -55,9 +62,22 @@ impl Wire {
         }
     }
 
+    pub fn is_secure(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
     /// Whether a read of `count` bytes into a buffer of `length` has emptied the socket. TLS takes a record at a time.
     pub fn is_drained(&self, count: usize, length: usize) -> bool {
         matches!(self, Self::Plain(_)) && count < length
+    }
+
+    /// Ends our side, over TLS with a `close_notify` before the end.
+    pub fn finish(&mut self) -> io::Result<()> {
+        if let Self::Tls(tls) = self {
+            tls.conn.send_close_notify();
+            tls.flush()?;
+        }
+        self.stream().shutdown(Shutdown::Write)
     }
 
     /// Whether the session holds bytes that the socket did not take.
