@@ -14,6 +14,7 @@ from tidegate.config.config import (
     Config,
     Forward,
     Listener,
+    Liveness,
     Pem,
     Redirect,
     Respond,
@@ -40,6 +41,7 @@ from tidegate.config.options.route import (
 )
 from tidegate.config.options.upstream import BalanceOptions, EjectOptions
 from tidegate.config.options.websocket import PingOptions
+from tidegate.config.units import Rate
 from tidegate.errors import Place, Problem, in_order
 
 __all__ = ["FORMAT", "Places", "Snapshot", "compile"]
@@ -173,8 +175,10 @@ class _Writer:
             "access": _access(listener.access),
             "tcp": self._tcp(listener.tcp) if listener.tcp else None,
             "trusted_proxies": [str(network) for network in listener.trusted_proxies],
+            "liveness": _liveness(listener.liveness),
             "limits": {
                 "connections": listener.limits.connections,
+                "connection_rate": _rate(listener.limits.connection_rate),
                 "headers": listener.limits.headers,
                 "tls_handshakes": listener.limits.tls_handshakes,
             },
@@ -353,6 +357,7 @@ class _Writer:
             ],
             "proxy_protocol": upstream.proxy_protocol,
             "connect_timeout": upstream.connect_timeout,
+            "liveness": _liveness(upstream.liveness),
             "pool": {"idle": upstream.pool.idle, "idle_timeout": upstream.pool.idle_timeout},
             "eject": _eject(upstream.eject) if upstream.eject else None,
             "tls": self._upstream_tls(f"{at}/tls", (*path, "tls"), upstream.tls) if upstream.tls else None,
@@ -378,6 +383,20 @@ def _access(access: AccessOptions) -> Json:
     return {
         "allow": None if access.allow is None else [str(network) for network in access.allow],
         "deny": [str(network) for network in access.deny],
+    }
+
+
+def _rate(rate: Rate | None) -> Json | None:
+    return {"count": rate.count, "per": rate.per} if rate else None
+
+
+def _liveness(liveness: Liveness) -> Json:
+    keepalive = liveness.keepalive
+    return {
+        "keepalive": {"idle": keepalive.idle, "every": keepalive.every, "probes": keepalive.probes}
+        if keepalive
+        else None,
+        "user_timeout": liveness.user_timeout,
     }
 
 

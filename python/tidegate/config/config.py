@@ -14,6 +14,7 @@ from tidegate.config.document import Document, KeyPath
 from tidegate.config.options.gateway import AccessLogOptions, AdminOptions, DrainOptions
 from tidegate.config.options.http import Http2Options, HttpVersion
 from tidegate.config.options.listener import AccessOptions, ListenerLimitsOptions, ListenerTimeoutsOptions
+from tidegate.config.options.liveness import KeepaliveOptions
 from tidegate.config.options.route import (
     EditsOptions,
     HeadersOptions,
@@ -33,6 +34,7 @@ __all__ = [
     "Config",
     "Forward",
     "Listener",
+    "Liveness",
     "NamedRule",
     "NamedShares",
     "Pem",
@@ -126,6 +128,14 @@ class Tcp:
 
 
 @dataclass(frozen=True, slots=True)
+class Liveness:
+    """How the kernel finds out that a peer has gone."""
+
+    keepalive: KeepaliveOptions | None
+    user_timeout: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Listener:
     """Sockets that accept connections."""
 
@@ -140,6 +150,7 @@ class Listener:
     access: AccessOptions
     proxy_protocol: tuple[Network, ...]
     trusted_proxies: tuple[Network, ...]
+    liveness: "Liveness"
     limits: ListenerLimitsOptions
     timeouts: ListenerTimeoutsOptions
 
@@ -244,6 +255,7 @@ class Upstream:
     pool: PoolOptions
     proxy_protocol: Literal["v1", "v2"] | None
     connect_timeout: int
+    liveness: Liveness
     tls: UpstreamTls | None
     """None when no endpoint wants it."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tidegate.config.addresses import Bind
 from tidegate.config.certificates import PemFiles
-from tidegate.config.config import Config, Listener, Route, Tls, Upstream, UpstreamTls
+from tidegate.config.config import Config, Listener, Liveness, Route, Tls, Upstream, UpstreamTls
 from tidegate.config.document import Document, KeyPath
 from tidegate.config.faults import Findings
 from tidegate.config.http3 import check_h3
@@ -146,6 +146,7 @@ class _Loading:
             http2=options.http2,
             proxy_protocol=options.proxy_protocol.from_ if options.proxy_protocol else (),
             trusted_proxies=options.trusted_proxies,
+            liveness=Liveness(options.keepalive, options.user_timeout),
             limits=options.limits,
             timeouts=options.timeouts,
         )
@@ -272,5 +273,6 @@ def _upstream(name: str, path: KeyPath, options: UpstreamOptions, tls: UpstreamT
         pool=options.pool,
         proxy_protocol=options.proxy_protocol,
         connect_timeout=options.connect_timeout,
+        liveness=Liveness(options.keepalive, options.user_timeout),
         tls=tls,
     )

@@ -1,12 +1,13 @@
-"""Durations, sizes and their spellings: `1h30m` is milliseconds, `64KiB` bytes.
+"""Durations, sizes, rates and their spellings: `1h30m` is milliseconds, `64KiB` bytes, `600/m` a `Rate`.
 
 Nothing is guessed: a bare number is no duration, and `1M` no size, because readers disagree about what they mean.
 """
 
 import itertools
 import re
+from dataclasses import dataclass
 
-__all__ = ["UnitError", "duration", "show_duration", "show_size", "size"]
+__all__ = ["Rate", "UnitError", "duration", "rate", "show_duration", "show_rate", "show_size", "size"]
 
 _MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _BYTES = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
@@ -18,6 +19,8 @@ _LOOSE_SIZE = re.compile(r"([0-9]{1,15})\s*([kmg])(?:i?b)?", re.IGNORECASE)
 _LONGEST = 100 * 365 * _MILLISECONDS["d"]
 EXPECTED_DURATION = "expected a duration such as 250ms, 10s, 5m or 1h30m"
 EXPECTED_SIZE = "expected a size such as 512, 64KiB or 1MiB"
+EXPECTED_RATE = "expected a rate such as 100/s or 600/m"
+_RATE = re.compile(r"([0-9]{1,9})/([smh])")
 
 
 class UnitError(ValueError):
@@ -77,6 +80,29 @@ def _size_hint(text: str) -> str:
     return EXPECTED_SIZE
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many in so long."""
+
+    count: int
+    per: int
+    """Milliseconds."""
+
+
+def rate(value: object) -> Rate:
+    """`50/s 600/m 1000/h`."""
+    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        text = str(value)
+        number = re.fullmatch(r"[0-9]{1,9}", text) and not isinstance(value, bool)
+        raise UnitError(
+            f"{_quoted(value)} is not a rate", EXPECTED_RATE + (f"; did you mean '{text}/s'?" if number else "")
+        )
+    if int(match[1]) == 0:
+        raise UnitError(f"'{value}' lets nothing through", EXPECTED_RATE)
+    return Rate(int(match[1]), _MILLISECONDS[match[2]])
+
+
 def _quoted(value: object) -> str:
     return f"'{value}'" if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -95,3 +121,8 @@ def show_size(count: int) -> str:
         if count and count % length == 0:
             return f"{count // length}{unit}" if unit != "B" else str(count)
     return str(count)
+
+
+def show_rate(rate: Rate) -> str:
+    """As it is written."""
+    return f"{rate.count}/{next(unit for unit, length in _MILLISECONDS.items() if length == rate.per)}"

@@ -12,8 +12,8 @@ use std::time::Instant;
 use tidegate_engine::http::Fields;
 use tidegate_engine::route::{Request, RouteTable, clean};
 use tidegate_engine::snapshot::{
-    Access, Action, Drain, FORMAT, HostMatch, Http2, HttpVersion, Listener, ListenerLimits, Match, NamedTest, OnChange,
-    PathMatch, Place, Respond, Route, RouteListener, Snapshot, ValueTest,
+    Access, Action, Drain, FORMAT, HostMatch, Http2, HttpVersion, Listener, ListenerLimits, Liveness, Match, NamedTest,
+    OnChange, PathMatch, Place, Respond, Route, RouteListener, Snapshot, ValueTest,
 };
 
 const REQUESTS: usize = 10_000;
@@ -143,7 +143,8 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
         access: Access { allow: None, deny: vec![] },
         tcp: None,
         trusted_proxies: vec![],
-        limits: ListenerLimits { connections: None, headers: 32768, tls_handshakes: 1 },
+        liveness: Liveness { keepalive: None, user_timeout: None },
+        limits: ListenerLimits { connections: None, connection_rate: None, headers: 32768, tls_handshakes: 1 },
         head_timeout: 1,
         body_timeout: None,
         keep_alive: 1,

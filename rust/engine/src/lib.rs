@@ -3,7 +3,7 @@
 //! Python decides what should be true and says it in a [`snapshot`]; this crate makes it true for each byte. It reads no
 //! configuration files, resolves no names and calls nobody back. Layers, top first, each using only those below it:
 //!
-//! `door` → `server` → `upstream` → `relay` → `route`, `balance`, `tls` → `ws` → `io`, `http`, `log` → `snapshot`,
+//! `door` → `server` → `upstream` → `relay` → `route`, `policy`, `balance`, `tls` → `ws` → `io`, `http`, `log` → `snapshot`,
 //! `metrics`, `error`.
 //!
 //! Read `server/connection.rs` first: it is the life of one connection on one screen.
@@ -15,6 +15,7 @@ pub mod http;
 pub mod io;
 pub mod log;
 pub mod metrics;
+pub mod policy;
 pub mod relay;
 pub mod route;
 pub mod server;

@@ -57,6 +57,7 @@ pub struct Listener {
     pub tcp: Option<Tcp>,
     /// Whose `Forwarded` and `X-Forwarded-*` headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    pub liveness: Liveness,
     pub limits: ListenerLimits,
     /// How long a head may take, from the first byte of the connection or of the request.
     pub head_timeout: u64,
@@ -173,10 +174,39 @@ pub struct Http2 {
 pub struct ListenerLimits {
     /// Connections open at once; `null` is unlimited.
     pub connections: Option<u64>,
+    /// New connections; `null` is unlimited.
+    pub connection_rate: Option<Rate>,
     /// Bytes of a request head; more is 431.
     pub headers: u32,
     /// TLS handshakes at once; more wait.
     pub tls_handshakes: u32,
+}
+
+/// So many in so long, both more than 0.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    pub count: u32,
+    pub per: u32,
+}
+
+/// How the kernel finds out that a peer has gone. For TCP.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Liveness {
+    /// `null` is never.
+    pub keepalive: Option<Keepalive>,
+    /// How long what was sent may stay unacknowledged; `null` leaves it to the kernel.
+    pub user_timeout: Option<u64>,
+}
+
+/// Probes of a silent connection. Whole seconds.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Keepalive {
+    pub idle: u64,
+    pub every: u64,
+    pub probes: u32,
 }
 
 /// TLS towards the client. PEM texts travel beside the snapshot: a value here is the key to look them up by.
@@ -496,6 +526,7 @@ pub struct Upstream {
     /// What the connections for TCP begin with; `null` is nothing.
     pub proxy_protocol: Option<ProxyVersion>,
     pub connect_timeout: u64,
+    pub liveness: Liveness,
     pub pool: Pool,
     /// `null`: never.
     pub eject: Option<Eject>,

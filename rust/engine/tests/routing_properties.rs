@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use tidegate_engine::http::Fields;
 use tidegate_engine::route::{Request, RouteTable, clean};
 use tidegate_engine::snapshot::{
-    Access, Action, Drain, FORMAT, HostMatch, Http2, HttpVersion, Listener, ListenerLimits, Match, NamedTest, OnChange,
-    PathMatch, Place, Respond, Route, RouteListener, Snapshot, ValueTest,
+    Access, Action, Drain, FORMAT, HostMatch, Http2, HttpVersion, Listener, ListenerLimits, Liveness, Match, NamedTest,
+    OnChange, PathMatch, Place, Respond, Route, RouteListener, Snapshot, ValueTest,
 };
 
 #[derive(Clone, Debug)]
@@ -104,7 +104,8 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
         access: Access { allow: None, deny: vec![] },
         tcp: None,
         trusted_proxies: vec![],
-        limits: ListenerLimits { connections: None, headers: 1, tls_handshakes: 1 },
+        liveness: Liveness { keepalive: None, user_timeout: None },
+        limits: ListenerLimits { connections: None, connection_rate: None, headers: 1, tls_handshakes: 1 },
         head_timeout: 1,
         body_timeout: None,
         keep_alive: 1,

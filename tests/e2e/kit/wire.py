@@ -136,6 +136,11 @@ class Wire:
             while await self._reader.read(4096):
                 pass
 
+    @property
+    def ports(self) -> tuple[int, int]:
+        """Ours, and the peer's."""
+        return self._writer.get_extra_info("sockname")[1], self._writer.get_extra_info("peername")[1]
+
     def finish(self) -> None:
         """End our sending (FIN), and go on reading."""
         self._writer.write_eof()

@@ -1,8 +1,8 @@
-"""Durations and sizes."""
+"""Durations, sizes and rates."""
 
 import pytest
 
-from tidegate.config.units import UnitError, duration, show_duration, show_size, size
+from tidegate.config.units import Rate, UnitError, duration, rate, show_duration, show_rate, show_size, size
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,37 @@ def test_the_spelling_of_durations(milliseconds: int, text: str) -> None:
 @pytest.mark.parametrize(("count", "text"), [(0, "0"), (1000, "1000"), (65_536, "64KiB"), (1 << 30, "1GiB")])
 def test_the_spelling_of_sizes(count: int, text: str) -> None:
     assert show_size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("100/s", Rate(100, 1_000)), ("600/m", Rate(600, 60_000)), ("1/h", Rate(1, 3_600_000))],
+)
+def test_rates(text: str, meant: Rate) -> None:
+    assert rate(text) == meant
+    assert show_rate(meant) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (100, "did you mean '100/s'?"),
+        ("100", "did you mean '100/s'?"),
+        ("0/s", "expected a rate"),
+        ("100/d", "expected a rate"),
+        ("1.5/s", "expected a rate"),
+        ("100 / s", "expected a rate"),
+        (True, "expected a rate"),
+        (None, "expected a rate"),
+    ],
+)
+def test_what_is_no_rate(value: object, hint: str) -> None:
+    with pytest.raises(UnitError) as caught:
+        rate(value)
+    assert hint in caught.value.hint
+
+
+def test_a_truth_value_is_no_rate_and_gets_no_suggestion() -> None:
+    with pytest.raises(UnitError) as caught:
+        rate(True)
+    assert "did you mean" not in caught.value.hint

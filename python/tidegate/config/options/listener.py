@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tidegate.config.options.http import Http2Options, HttpVersion
+from tidegate.config.options.liveness import Keepalive, KeepaliveOptions, UserTimeout
 from tidegate.config.options.tcp import TcpOptions
 from tidegate.config.options.values import (
     BindValue,
@@ -15,6 +16,7 @@ from tidegate.config.options.values import (
     OptionalPositiveDuration,
     Options,
     PositiveDuration,
+    RateLimit,
     ServerName,
     Size,
     SizeLimit,
@@ -89,6 +91,11 @@ class ListenerLimitsOptions(Options):
     """What clients of a listener may take."""
 
     connections: Limit = Field(None, description="Connections open at once; the next ones wait to be accepted.")
+    connection_rate: RateLimit = Field(
+        None,
+        description="New connections, such as `100/s` or `600/m`; a second's worth of them may come at once. One over "
+        "it is reset.",
+    )
     body: SizeLimit = Field(
         1 << 30, description="Bytes of a request's body; more is answered with 413. For the routes of this listener."
     )
@@ -136,6 +143,12 @@ class ListenerOptions(Options):
     proxy_protocol: ProxyProtocolOptions | None = Field(None, description="Read PROXY headers; off when left out.")
     trusted_proxies: Annotated[tuple[NetworkValue, ...], items()] = Field(
         (), description="Whose `Forwarded` and `X-Forwarded-*` headers are believed."
+    )
+    keepalive: Keepalive = Field(KeepaliveOptions(), description="Probes of silent TCP connections; or `never`.")
+    user_timeout: UserTimeout = Field(
+        60_000,
+        description="How long a client may leave what was sent unacknowledged before its connection is given up; or "
+        "`never`: then the kernel decides, after about 15 minutes.",
     )
     limits: ListenerLimitsOptions = Field(ListenerLimitsOptions(), description="What clients may take.")
     timeouts: ListenerTimeoutsOptions = Field(ListenerTimeoutsOptions(), description="How long clients may take.")

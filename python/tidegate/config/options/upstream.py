@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tidegate.config.addresses import EXPECTED_ENDPOINT
 from tidegate.config.options.http import Http2Options
+from tidegate.config.options.liveness import Keepalive, KeepaliveOptions, UserTimeout
 from tidegate.config.options.values import (
     CookieName,
     Duration,
@@ -160,6 +161,12 @@ class UpstreamOptions(Options):
     )
     pool: PoolOptions = Field(PoolOptions(), description="Idle connections that are kept.")
     connect_timeout: PositiveDuration = Field(5_000, description="How long a connection to one endpoint may take.")
+    keepalive: Keepalive = Field(KeepaliveOptions(), description="Probes of silent TCP connections; or `never`.")
+    user_timeout: UserTimeout = Field(
+        60_000,
+        description="How long an endpoint may leave what was sent unacknowledged before the connection is given up; or "
+        "`never`: then the kernel decides, after about 15 minutes.",
+    )
 
     @field_validator("endpoints")
     @classmethod

@@ -48,6 +48,7 @@ __all__ = [
     "Options",
     "Percent",
     "PositiveDuration",
+    "RateLimit",
     "RouteName",
     "ServerName",
     "Size",
@@ -228,8 +229,8 @@ Number = BeforeValidator(_number)
 Flag = Annotated[bool, BeforeValidator(_flag)]
 
 
-def _or(word: str, parse: Callable[[object], int]) -> Callable[[object], int | None]:
-    def validate(value: object) -> int | None:
+def _or(word: str, parse: Callable[[object], T]) -> Callable[[object], T | None]:
+    def validate(value: object) -> T | None:
         if value == word:
             return None
         try:
@@ -308,6 +309,13 @@ Limit = Annotated[
     _validator(_or("unlimited", _limit)),
     _shown(str, "unlimited"),
     _word("unlimited", {"type": "integer", "minimum": 1}),
+]
+
+RateLimit = Annotated[
+    units.Rate | None,
+    _validator(_or("unlimited", units.rate)),
+    PlainSerializer(lambda value: "unlimited" if value is None else units.show_rate(value), return_type=str),
+    _word("unlimited", {"type": "string", "pattern": "^[0-9]+/[smh]$", "examples": ["100/s", "600/m"]}),
 ]
 
 

@@ -16,5 +16,5 @@ pub mod tls;
 pub use listener::Listener;
 pub use raw::{Loose, Raw, Watch};
 pub use scratch::{SCRATCH_SIZE, with_scratch};
-pub use socket::{BindError, bind, connect};
+pub use socket::{BindError, bind, connect, set_liveness};
 pub use stream::{Linger, Stream};

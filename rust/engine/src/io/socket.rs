@@ -12,10 +12,8 @@ use tokio::net::{TcpSocket, UnixStream};
 
 use super::raw::Raw;
 use super::room;
-use crate::snapshot::{Bind, Target};
+use crate::snapshot::{Bind, Liveness, Target};
 
-/// Longest wait for an acknowledgement before the kernel gives a peer up; covers sides that we are not reading.
-const USER_TIMEOUT: Duration = Duration::from_secs(60);
 const BACKLOG: i32 = 4096;
 
 /// Why a socket could not be bound, in words for the user.
@@ -24,9 +22,11 @@ pub struct BindError(pub String);
 
 /// Binds and listens; the socket does not block. `leaving` are TCP sockets of ours that may be in the way and will not
 /// be for long.
-pub fn bind(bind: &Bind, leaving: &[&Socket]) -> Result<Socket, BindError> {
+pub fn bind(bind: &Bind, liveness: &Liveness, leaving: &[&Socket]) -> Result<Socket, BindError> {
     let bound = match bind {
-        Bind::Tcp(address) => bind_tcp(*address, false).or_else(|error| bind_beside(*address, leaving, error)),
+        Bind::Tcp(address) => bind_tcp(*address, false)
+            .or_else(|error| bind_beside(*address, leaving, error))
+            .and_then(|socket| prepare_downstream(&socket, liveness).map(|()| socket)),
         Bind::Unix(path) => bind_unix(path),
     };
     bound.map_err(|error| BindError(explain(bind, &error)))
@@ -74,7 +74,6 @@ fn bind_tcp(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
     if address.ip() == IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED) {
         socket.set_only_v6(false)?;
     }
-    prepare_downstream(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
@@ -82,16 +81,29 @@ fn bind_tcp(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
 
 /// What every connection from a client wants. Linux hands these options down from the listening socket, which saves
 /// four system calls for each connection.
-fn prepare_downstream(socket: &Socket) -> io::Result<()> {
+fn prepare_downstream(socket: &Socket, liveness: &Liveness) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    prepare_liveness(SockRef::from(socket))
+    set_liveness(socket, liveness)
 }
 
-fn prepare_liveness(socket: SockRef<'_>) -> io::Result<()> {
-    // How many probes may fail is not said: the user timeout decides that (tcp(7)).
-    let keepalive = TcpKeepalive::new().with_time(USER_TIMEOUT).with_interval(Duration::from_secs(10));
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+/// Says how the kernel finds out that a peer has gone: keepalive where the peer is silent, the user timeout (RFC 5482)
+/// where it acknowledges nothing, which covers sides that we are not reading.
+///
+/// # Errors
+/// What the system says.
+pub fn set_liveness<'s>(socket: impl Into<SockRef<'s>>, liveness: &Liveness) -> io::Result<()> {
+    let (socket, timeout) = (socket.into(), liveness.user_timeout.map(Duration::from_millis));
+    match liveness.keepalive {
+        None => socket.set_keepalive(false)?,
+        Some(told) => {
+            let (idle, every) = (Duration::from_millis(told.idle), Duration::from_millis(told.every));
+            let keepalive = TcpKeepalive::new().with_time(idle).with_interval(every);
+            // Where there is a user timeout, the kernel goes by that and does not count (tcp(7)): a call saved.
+            let counted = if timeout.is_none() { keepalive.with_retries(told.probes) } else { keepalive };
+            socket.set_tcp_keepalive(&counted)?;
+        }
+    }
+    socket.set_tcp_user_timeout(timeout)
 }
 
 fn bind_unix(path: &Path) -> io::Result<Socket> {
@@ -123,16 +135,80 @@ fn is_socket(path: &Path) -> bool {
 ///
 /// # Errors
 /// What the system says; `Target::Name` is `NotFound`: the control plane has not resolved it.
-pub async fn connect(target: &Target) -> io::Result<Raw> {
+pub async fn connect(target: &Target, liveness: &Liveness) -> io::Result<Raw> {
     match target {
         Target::Tcp(address, port) => {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
             let stream = room::claim(socket?)?.connect((*address, *port).into()).await?;
             stream.set_nodelay(true)?;
-            prepare_liveness(SockRef::from(&stream))?;
+            set_liveness(&stream, liveness)?;
             Ok(Raw::Tcp(stream))
         }
         Target::Unix(path) => Ok(Raw::Unix(room::claim(UnixStream::connect(path).await?)?)),
         Target::Name(..) => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::snapshot::Keepalive;
+
+    const USUAL: Liveness =
+        Liveness { keepalive: Some(Keepalive { idle: 60_000, every: 10_000, probes: 9 }), user_timeout: Some(60_000) };
+    const COUNTED: Liveness =
+        Liveness { keepalive: Some(Keepalive { idle: 7_000, every: 3_000, probes: 4 }), user_timeout: None };
+    const NEVER: Liveness = Liveness { keepalive: None, user_timeout: None };
+
+    /// What the kernel says of a socket, in the words of a configuration.
+    fn told(socket: impl AsFd) -> Liveness {
+        let socket = SockRef::from(&socket);
+        let milliseconds = |duration: Duration| duration.as_millis() as u64;
+        let keepalive = socket.keepalive().unwrap().then(|| Keepalive {
+            idle: milliseconds(socket.tcp_keepalive_time().unwrap()),
+            every: milliseconds(socket.tcp_keepalive_interval().unwrap()),
+            probes: socket.tcp_keepalive_retries().unwrap(),
+        });
+        Liveness { keepalive, user_timeout: socket.tcp_user_timeout().unwrap().map(milliseconds) }
+    }
+
+    /// A listening socket with these settings, and the options of a connection that it has accepted.
+    fn accepted(listening: &Socket) -> Liveness {
+        let _client = std::net::TcpStream::connect(listening.local_addr().unwrap().as_socket().unwrap()).unwrap();
+        listening.set_nonblocking(false).unwrap();
+        told(listening.accept().unwrap().0)
+    }
+
+    fn listening(liveness: &Liveness) -> Socket {
+        bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap()), liveness, &[]).unwrap()
+    }
+
+    #[test]
+    fn clients_are_asked_as_the_listener_says() {
+        assert_eq!(accepted(&listening(&COUNTED)), COUNTED);
+        assert_eq!(accepted(&listening(&NEVER)), NEVER);
+        let usual = accepted(&listening(&USUAL));
+        assert_eq!((usual.user_timeout, usual.keepalive.unwrap().idle), (Some(60_000), 60_000));
+    }
+
+    #[test]
+    fn a_listener_that_changes_its_mind_changes_what_comes() {
+        let socket = listening(&USUAL);
+        for liveness in [COUNTED, NEVER, COUNTED] {
+            set_liveness(&socket, &liveness).unwrap();
+            assert_eq!(accepted(&socket), liveness);
+        }
+    }
+
+    #[tokio::test]
+    async fn endpoints_are_asked_as_the_upstream_says() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        for liveness in [COUNTED, NEVER] {
+            let raw = connect(&Target::Tcp(address.ip(), address.port()), &liveness).await.unwrap();
+            assert_eq!(told(raw), liveness);
+        }
     }
 }

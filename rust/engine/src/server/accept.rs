@@ -23,8 +23,9 @@ use super::state::State;
 use super::tcp;
 use super::worker::{Command, Worker};
 use crate::io::proxy_protocol::{self, ParsedProxy, ProxyHeader};
-use crate::io::{Raw, Stream, room, tls};
+use crate::io::{Raw, Stream, clock, room, tls};
 use crate::log::Level;
+use crate::snapshot::Rate;
 
 /// How long accepting pauses when the process is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -33,6 +34,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const AT_ONCE: u32 = 16;
 /// A worker gives a connection away only if it has this many more than the idlest one.
 const IMBALANCE: usize = 4;
+/// Why a connection beyond the listener's rate is not taken.
+pub const TOO_FAST: &str = "connection_rate";
 
 /// A connection as it came off the socket.
 #[derive(Debug)]
@@ -71,8 +74,9 @@ pub async fn run(worker: Rc<Worker>, socket: Arc<ListenSocket>) {
         }
         match accepted {
             Ok((raw, peer)) => match wait_for_room(&worker, &listening, &raw).await {
-                Some(occupancy) => dispatch(&worker, &listening, occupancy, raw, peer),
-                None => return,
+                Room::Free(occupancy) => dispatch(&worker, &listening, occupancy, raw, peer),
+                Room::TooFast => turn_away(&worker, &listening, &raw),
+                Room::Closed => return,
             },
             // The client was gone before we came to it.
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
@@ -91,30 +95,68 @@ fn note_pause(worker: &Worker, listening: &Listening, why: &str) {
     }
 }
 
+/// Whether there is room for a connection.
+enum Room {
+    /// On the listener with these connections.
+    Free(Arc<Occupancy>),
+    /// They come too fast.
+    TooFast,
+    /// The gate closed meanwhile.
+    Closed,
+}
+
 /// Holds `raw` back, and with it all that come after it, while the listener has as many as it may have, or only the
-/// control plane's descriptors are left. Returns the listener's connections; None when the gate closed meanwhile.
-async fn wait_for_room(worker: &Worker, listening: &Listening, raw: &Raw) -> Option<Arc<Occupancy>> {
+/// control plane's descriptors are left.
+async fn wait_for_room(worker: &Worker, listening: &Listening, raw: &Raw) -> Room {
+    let mut is_first = true;
     loop {
-        let (occupancy, limit) = occupancy(worker, listening);
-        if occupancy.open.load(Relaxed) >= limit {
+        let (occupancy, limits) = occupancy(worker, listening);
+        if is_first && limits.rate.is_some_and(|rate| !occupancy.meter.take(&rate, clock::now())) {
+            return Room::TooFast;
+        }
+        is_first = false;
+        if occupancy.open.load(Relaxed) >= limits.open {
             worker.tallies.accept_paused(&listening.address, "connections");
-            tokio::select! { () = listening.gate.closed() => return None, () = occupancy.freed.notified() => {} }
+            tokio::select! { () = listening.gate.closed() => return Room::Closed, () = occupancy.freed.notified() => {} }
         } else if room::is_last(raw) && !room::is_left(raw) {
             note_pause(worker, listening, "too many open files");
-            tokio::select! { () = listening.gate.closed() => return None, () = tokio::time::sleep(PAUSE) => {} }
+            tokio::select! { () = listening.gate.closed() => return Room::Closed, () = tokio::time::sleep(PAUSE) => {} }
         } else {
-            return Some(occupancy);
+            return Room::Free(occupancy);
         }
     }
 }
 
-/// The connections of the listener, and how many it may have.
-fn occupancy(worker: &Worker, listening: &Listening) -> (Arc<Occupancy>, u64) {
+/// Closes a connection that is one too many for the rate. Nothing else is done for it: whoever makes a flood of them is
+/// not worth more.
+fn turn_away(worker: &Worker, listening: &Listening, raw: &Raw) {
+    raw.reset_when_dropped();
+    let Some(state) = worker.shared.state() else { return };
+    let Some(listener) = state.listener(&listening.key) else { return };
+    let name = &state.listeners[listener].name;
+    worker.tallies.accepted(name);
+    worker.tallies.not_established(name, TOO_FAST);
+    if worker.tallies.rate_exceeded() {
+        let message =
+            format!("{}: connections come faster than limits.connection_rate and are reset", listening.address);
+        worker.shared.say(Level::Warning, "connection_rate", message);
+    }
+}
+
+/// What a listener's connections may be.
+struct Limits {
+    open: u64,
+    rate: Option<Rate>,
+}
+
+/// The connections of the listener, and what they may be.
+fn occupancy(worker: &Worker, listening: &Listening) -> (Arc<Occupancy>, Limits) {
     let state = worker.shared.state();
     let found = state.as_ref().and_then(|state| Some((state, state.listener(&listening.key)?)));
-    let Some((state, index)) = found else { return (Arc::default(), u64::MAX) };
-    let limit = state.snapshot.listeners[index].limits.connections;
-    (state.listeners[index].occupancy.clone(), limit.unwrap_or(u64::MAX))
+    let Some((state, index)) = found else { return (Arc::default(), Limits { open: u64::MAX, rate: None }) };
+    let limits = &state.snapshot.listeners[index].limits;
+    let limits = Limits { open: limits.connections.unwrap_or(u64::MAX), rate: limits.connection_rate };
+    (state.listeners[index].occupancy.clone(), limits)
 }
 
 /// Gives the connection to the worker that has the least to do.

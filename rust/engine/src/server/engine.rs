@@ -98,6 +98,11 @@ impl Engine {
         let generation = state.generation;
         let gone: Vec<BindKey> = sockets.keys().filter(|key| state.listener(key).is_none()).cloned().collect();
         let speaking: HashSet<BindKey> = quic_keys(&state.snapshot).map(|(_, _, key)| key).collect();
+        for listener in &state.snapshot.listeners {
+            bind_keys(listener)
+                .filter_map(|key| sockets.get(&key))
+                .for_each(|one| one.set_liveness(&listener.liveness));
+        }
         self.shared.state.store(Some(Arc::new(state)));
         for (turn, (key, socket)) in bound.into_iter().enumerate() {
             self.tell(turn % self.workers.len(), Command::Listen(socket.clone()));
@@ -323,7 +328,7 @@ fn bind_new(
             if sockets.contains_key(&key) {
                 continue;
             }
-            match ListenSocket::bind(bind, key.clone(), &leaving) {
+            match ListenSocket::bind(bind, key.clone(), &listener.liveness, &leaving) {
                 Ok(socket) => drop(bound.insert(key, Arc::new(socket))),
                 Err(error) => faults.push(bind_fault(index, position, error.0)),
             }

@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 use crate::io;
-use crate::snapshot::Bind;
+use crate::policy::Meter;
+use crate::snapshot::{Bind, Liveness};
 
 /// What makes a socket the same one in the next configuration: its address. Two sockets on port 0 are never the same
 /// one, so there the listener's name and the position belong to it.
@@ -91,6 +92,8 @@ pub struct Listening {
 #[derive(Debug, Default)]
 pub struct Occupancy {
     pub open: AtomicU64,
+    /// How fast new ones come.
+    pub meter: Meter,
     /// There may be room again.
     pub freed: Notify,
 }
@@ -106,8 +109,8 @@ pub struct ListenSocket {
 
 impl ListenSocket {
     /// Binds and listens. `leaving` sockets may be in the way: they go when this one serves.
-    pub fn bind(bind: &Bind, key: BindKey, leaving: &[Arc<Self>]) -> Result<Self, io::BindError> {
-        let socket = io::bind(bind, &leaving.iter().map(|one| &one.socket).collect::<Vec<_>>())?;
+    pub fn bind(bind: &Bind, key: BindKey, liveness: &Liveness, leaving: &[Arc<Self>]) -> Result<Self, io::BindError> {
+        let socket = io::bind(bind, liveness, &leaving.iter().map(|one| &one.socket).collect::<Vec<_>>())?;
         let bound = socket.local_addr().ok().and_then(|address| address.as_socket());
         let (address, path) = match bind {
             Bind::Tcp(address) => (bound.unwrap_or(*address).to_string(), None),
@@ -116,6 +119,14 @@ impl ListenSocket {
         let port = bound.map(|bound| bound.port());
         let listening = Listening { key, address, port, gate: Gate::default(), open: AtomicU64::new(0) };
         Ok(Self { socket, listening: Arc::new(listening), path })
+    }
+
+    /// Says anew how the kernel finds out that a client has gone, for connections that come.
+    pub fn set_liveness(&self, liveness: &Liveness) {
+        if self.path.is_none() {
+            // What was in force stays in force where the system does not want it.
+            let _ = io::set_liveness(&self.socket, liveness);
+        }
     }
 
     /// The address that it has.

@@ -10,7 +10,8 @@ use crate::io::clock::{self, Millis};
 use crate::metrics::{Cell, Histogram, Metrics};
 use crate::relay::{End, RelayMetrics};
 
-/// At most one event a second about paused accepting; the counter has them all.
+/// At most one event a second about accepting that paused, and one about connections that come too fast; the counters
+/// have them all.
 const EVENT_GAP: Millis = 1_000;
 
 /// Counters by what they count. The caches are emptied when the configuration changes: they are keyed by indices.
@@ -22,6 +23,7 @@ pub struct Tallies {
     relays: RefCell<HashMap<usize, Arc<RelayMetrics>>>,
     tls: RefCell<HashMap<usize, Gauges>>,
     paused_at: Slot<Millis>,
+    hurried_at: Slot<Millis>,
 }
 
 #[derive(Clone, Debug)]
@@ -49,6 +51,7 @@ impl Tallies {
             relays: RefCell::default(),
             tls: RefCell::default(),
             paused_at: Slot::new(0),
+            hurried_at: Slot::new(0),
         }
     }
 
@@ -91,12 +94,12 @@ impl Tallies {
     /// Accepting paused. True when it is worth telling.
     pub fn accept_paused(&self, address: &str, reason: &str) -> bool {
         self.metrics.counter("tidegate_accept_paused_total", &[("address", address), ("reason", reason)]).add(1);
-        let now = clock::now();
-        let tell = now >= self.paused_at.get() + EVENT_GAP;
-        if tell {
-            self.paused_at.set(now);
-        }
-        tell
+        is_due(&self.paused_at)
+    }
+
+    /// Connections come too fast. True when it is worth telling.
+    pub fn rate_exceeded(&self) -> bool {
+        is_due(&self.hurried_at)
     }
 
     /// A plain request was answered; `route` is an index and a name.
@@ -165,4 +168,14 @@ impl Tallies {
         self.metrics.counter("tidegate_websocket_closed_total", &labels).add(1);
         self.metrics.histogram("tidegate_websocket_seconds", &[("route", route), ("cause", cause)]).record(lasted);
     }
+}
+
+/// Whether the last event was long enough ago; then there is one now.
+fn is_due(last: &Slot<Millis>) -> bool {
+    let now = clock::now();
+    let is_due = now >= last.get() + EVENT_GAP;
+    if is_due {
+        last.set(now);
+    }
+    is_due
 }

@@ -125,7 +125,7 @@ impl Upstream {
     }
 
     async fn dial_bytes(&self, way: &Way<'_>, permit: Permit) -> Result<Reached, Refusal> {
-        let stream = dial(way.endpoint, way.tls, Alpn::Nothing, way.preamble, self.connect_timeout).await?;
+        let stream = dial(way.endpoint, way.tls, Alpn::Nothing, way.preamble, &self.terms).await?;
         Ok(way.link(stream, permit, false))
     }
 
@@ -133,7 +133,7 @@ impl Upstream {
         if let Some(stream) = way.kept(pools) {
             return Ok(way.link(stream, permit, true));
         }
-        match dial(way.endpoint, way.tls, Alpn::H1, &[], self.connect_timeout).await {
+        match dial(way.endpoint, way.tls, Alpn::H1, &[], &self.terms).await {
             Ok(stream) => Ok(way.link(stream, permit, false)),
             Err(refusal) if refusal == refusal::UPSTREAM_PROTOCOL && self.protocol_of(way.wish) == Protocol::Auto => {
                 way.endpoint.learn(Speaks::OnlyH2);
@@ -191,7 +191,7 @@ impl Upstream {
         let endpoint = permit.endpoint();
         endpoint.fall_back();
         let tls = self.tls.as_ref().filter(|_| endpoint.tls.is_some());
-        let stream = dial(endpoint, tls, Alpn::H1, &[], self.connect_timeout).await?;
+        let stream = dial(endpoint, tls, Alpn::H1, &[], &self.terms).await?;
         Ok(Link { stream, permit, tls: tls.cloned(), reused: false })
     }
 
@@ -201,7 +201,7 @@ impl Upstream {
     }
 
     async fn dial_trunk(&self, way: &Way<'_>, alpn: Alpn) -> Result<Dialled, Refusal> {
-        let stream = dial(way.endpoint, way.tls, alpn, &[], self.connect_timeout).await?;
+        let stream = dial(way.endpoint, way.tls, alpn, &[], &self.terms).await?;
         let is_h2 = way.tls.is_none() || has_agreed_on_h2(&stream);
         if alpn == Alpn::Either {
             way.endpoint.learn(if is_h2 { Speaks::H2 } else { Speaks::H1 });

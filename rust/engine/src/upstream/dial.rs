@@ -12,8 +12,16 @@ use super::Endpoint;
 use crate::error::{Refusal, refusal};
 use crate::io::tls::{self, HandshakeError};
 use crate::io::{Raw, Stream, connect};
-use crate::snapshot::PeerName;
+use crate::snapshot::{Liveness, PeerName};
 use crate::tls::{Alpn, ClientTls, H2, Mistrust};
+
+/// What holds for all connections to an upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// How long one may take to be made.
+    pub patience: Duration,
+    pub liveness: Liveness,
+}
 
 /// Connects to `endpoint`, offering `alpn` where it wants TLS, and saying `preamble` before that; what fails is counted
 /// there.
@@ -26,10 +34,11 @@ pub async fn dial(
     tls: Option<&Arc<ClientTls>>,
     alpn: Alpn,
     preamble: &[u8],
-    patience: Duration,
+    terms: &Terms,
 ) -> Result<Stream, Refusal> {
-    let dialled =
-        timeout(patience, establish(endpoint, tls, alpn, preamble)).await.unwrap_or(Err(refusal::CONNECT_TIMEOUT));
+    let dialled = timeout(terms.patience, establish(endpoint, tls, alpn, preamble, &terms.liveness))
+        .await
+        .unwrap_or(Err(refusal::CONNECT_TIMEOUT));
     dialled.inspect_err(|_| endpoint.count_failure())
 }
 
@@ -43,8 +52,9 @@ async fn establish(
     tls: Option<&Arc<ClientTls>>,
     alpn: Alpn,
     preamble: &[u8],
+    liveness: &Liveness,
 ) -> Result<Stream, Refusal> {
-    let mut raw = connect(&endpoint.target).await.map_err(|error| explain(&error))?;
+    let mut raw = connect(&endpoint.target, liveness).await.map_err(|error| explain(&error))?;
     if !preamble.is_empty() {
         raw.write_all(preamble).await.map_err(|error| explain(&error))?;
     }

@@ -19,6 +19,7 @@ use arc_swap::ArcSwap;
 
 pub use self::connect::{Reached, Wish};
 pub use self::crossing::{Crossing, Question, no_answer, response_head, was_untouched};
+use self::dial::Terms;
 pub use self::endpoint::{Endpoint, Permit, Speaks};
 pub use self::pool::Pools;
 pub use self::read::{HeadError, ResponseReader};
@@ -37,7 +38,7 @@ pub struct Upstream {
     balance: snapshot::Balance,
     protocol: snapshot::Protocol,
     http2: snapshot::Http2,
-    connect_timeout: Duration,
+    terms: Terms,
     pub pool: snapshot::Pool,
     pub proxy_protocol: Option<snapshot::ProxyVersion>,
     tls: Option<Arc<ClientTls>>,
@@ -92,7 +93,7 @@ impl Upstream {
             balance: upstream.balance.clone(),
             protocol: upstream.protocol,
             http2: upstream.http2,
-            connect_timeout: Duration::from_millis(upstream.connect_timeout),
+            terms: Terms { patience: Duration::from_millis(upstream.connect_timeout), liveness: upstream.liveness },
             pool: upstream.pool,
             proxy_protocol: upstream.proxy_protocol,
             tls,

@@ -16,8 +16,10 @@ use tokio::time::timeout;
 use super::connection;
 use super::socket::QuicSocket;
 use crate::http::h3::code::Code;
+use crate::io::clock;
 use crate::io::h3::varint;
 use crate::log::Level;
+use crate::server::accept::TOO_FAST;
 use crate::server::downstream::{Downstream, TlsFacts};
 use crate::server::listening::Listening;
 use crate::server::permit::Permit;
@@ -93,6 +95,11 @@ async fn establish(
     if state.snapshot.listeners[listener].proxy_protocol.iter().any(|net| net.contains(&peer.ip())) {
         incoming.refuse();
         return Err("proxy_header");
+    }
+    let rate = &state.snapshot.listeners[listener].limits.connection_rate;
+    if rate.is_some_and(|rate| !state.listeners[listener].occupancy.meter.take(&rate, clock::now())) {
+        incoming.refuse();
+        return Err(TOO_FAST);
     }
     let Some(permit) = admit(worker, state, listener, listening, peer, id) else {
         incoming.refuse();

@@ -1,0 +1,5 @@
+//! What may be done how fast. Pure: `now` is an argument.
+
+mod meter;
+
+pub use self::meter::Meter;
