@@ -22,6 +22,7 @@ from tidegate.config.config import (
     Tcp,
     Tls,
     TlsRule,
+    Tunnels,
     Upstream,
     UpstreamTls,
     WebSocket,
@@ -305,6 +306,7 @@ class _Writer:
             "handshake_timeout": forward.timeouts.handshake,
             "request_timeout": forward.timeouts.request,
             "retry": _retry(forward.retry),
+            "tunnels": _tunnels(forward.tunnels) if forward.tunnels else None,
         }
 
     def _both_edits(self, at: str, path: KeyPath, headers: HeadersOptions) -> Json:
@@ -462,6 +464,15 @@ def _ping(ping: PingOptions) -> Json:
         "timeout": ping.timeout,
         "downstream": "downstream" in ping.to,
         "upstream": "upstream" in ping.to,
+    }
+
+
+def _tunnels(tunnels: Tunnels) -> Json:
+    return {
+        "upgrades": list(tunnels.upgrades),
+        "connect": tunnels.connect,
+        "idle": tunnels.idle,
+        "max_lifetime": tunnels.max_lifetime,
     }
 
 

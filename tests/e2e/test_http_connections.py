@@ -122,7 +122,7 @@ async def test_options_may_ask_about_the_whole_server(client: Wire, reserved: li
     ("start", "status", "reason"),
     [
         ("CONNECT gateway.test:443", 501, "connect_unsupported"),
-        ("CONNECT /", 501, "connect_unsupported"),
+        ("CONNECT /", 400, "connect_target"),
         ("GET *", 400, "target_form"),
         ("GET gateway.test:80", 400, "target_form"),
         ("GET gateway.test/", 400, "target_form"),

@@ -45,6 +45,7 @@ __all__ = [
     "Tcp",
     "Tls",
     "TlsRule",
+    "Tunnels",
     "Upstream",
     "UpstreamTls",
     "WebSocket",
@@ -186,6 +187,18 @@ class RouteListener:
 
 
 @dataclass(frozen=True, slots=True)
+class Tunnels:
+    """Which tunnels may be opened on a route, and how long they live."""
+
+    upgrades: tuple[str, ...]
+    """Protocols, in small letters; `connect` is not among them."""
+    connect: Literal["pass", "terminate"] | None
+    """None: CONNECT is refused."""
+    idle: int | None
+    max_lifetime: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Forward:
     """To upstreams, by name and weight."""
 
@@ -195,6 +208,12 @@ class Forward:
     headers: HeadersOptions
     timeouts: RouteTimeoutsOptions
     retry: RetryOptions
+    tunnels: Tunnels | None
+
+    @property
+    def kind(self) -> Literal["http", "tcp"]:
+        """What the endpoints must speak."""
+        return "tcp" if self.tunnels and self.tunnels.connect == "terminate" else "http"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ __all__ = [
     "route_name",
     "server_name",
     "subprotocol",
+    "upgrade",
 ]
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -142,3 +143,15 @@ def subprotocol(text: str) -> str:
     if not _TOKEN.fullmatch(text):
         raise UnitError(f"'{text}' is not a subprotocol", "expected a name without spaces and separators")
     return text
+
+
+def upgrade(text: str) -> str:
+    """`connect`, or a protocol as `Upgrade` names it (RFC 9110 §7.8), in small letters: it is compared without case."""
+    token, slash, version = text.lower().partition("/")
+    if not _TOKEN.fullmatch(token) or (slash and not _TOKEN.fullmatch(version)):
+        raise UnitError(f"'{text}' is not a protocol to upgrade to", "expected connect, or a token such as spdy/3.1")
+    if token == "websocket":
+        raise UnitError("WebSockets are no tunnels: their handshake is checked", "leave it out, and see 'websocket'")
+    if token in ("h2c", "http", "tls"):
+        raise UnitError(f"'{text}' would carry requests past all routes", "leave it out")
+    return text.lower()

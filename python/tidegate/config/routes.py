@@ -8,12 +8,14 @@ from tidegate.config.document import KeyPath
 from tidegate.config.faults import Findings, suggestion
 from tidegate.config.options import ListenerOptions, RouteOptions
 from tidegate.config.options.route import MatchOptions, TestOptions
+from tidegate.config.tunnels import tunnels
 from tidegate.config.websockets import Layer, merge
 
 __all__ = ["RouteTable", "identity"]
 
 ACTIONS = ("to", "redirect", "respond")
 _LATER_ACTIONS = ("hub", "terminal")
+_FORWARD_KEYS = ("rewrite", "host", "timeouts", "retry", "upgrades", "tunnel")
 _PATH_MARKS = {"exact": "=", "prefix": "", "starts_with": "^", "regex": "~"}
 
 
@@ -138,7 +140,8 @@ class RouteTable:
         if options.to is not None:
             self._check_rewrite(options, path)
             to = tuple(options.to.items())
-            return Forward(to, options.rewrite, options.host, headers, options.timeouts, options.retry)
+            opened = tunnels(options, path, self._findings)
+            return Forward(to, options.rewrite, options.host, headers, options.timeouts, options.retry, opened)
         if options.redirect is not None:
             return Redirect(options.redirect.to, options.redirect.status, headers.response)
         return Respond(options.respond, headers.response) if options.respond is not None else None
@@ -157,7 +160,7 @@ class RouteTable:
         """Keys that would do nothing beside this action."""
         if action not in ("redirect", "respond"):
             return
-        idle: list[KeyPath] = [(key,) for key in ("rewrite", "host", "timeouts", "retry") if key in options.written]
+        idle: list[KeyPath] = [(key,) for key in _FORWARD_KEYS if key in options.written]
         if options.respond != "echo" and "limits" in options.written:
             idle.append(("limits",))
         if "request" in options.headers.written:

@@ -103,20 +103,27 @@ def check_kinds(
     for listener in listeners:
         for name, at in _shares(listener.tcp, (*listener.path, "tcp"), findings) if listener.tcp else ():
             _check_tcp(listener, by_name.get(name), at, findings)
-    for route, name in _forwards(routes):
-        if (found := by_name.get(name)) and "tcp" in found.kinds:
-            at = share_path(findings, (*route.path, "to"), name)
-            message = f"the upstream '{name}' speaks TCP, and a route needs HTTP"
-            findings.error(at, message, "write its endpoints as http://host:port", at_key=at[-1] == name)
-        elif found and found.proxy_protocol:
-            message = f"the route '{route.name}' shares connections between clients, and a PROXY header names one"
-            findings.error((*found.path, "proxy_protocol"), message, "leave it out: X-Forwarded-For says it for each")
+    for route, forward in _forwards(routes):
+        for name, _ in forward.to:
+            if found := by_name.get(name):
+                _check_route(route, forward, found, findings)
 
 
-def _forwards(routes: Iterable[Route]) -> Iterator[tuple[Route, str]]:
-    for route in routes:
-        if isinstance(route.action, Forward):
-            yield from ((route, name) for name, _ in route.action.to)
+def _check_route(route: Route, forward: Forward, upstream: Upstream, findings: Findings) -> None:
+    at = share_path(findings, (*route.path, "to"), upstream.name)
+    if forward.kind == "tcp" and "http" in upstream.kinds:
+        message = f"the upstream '{upstream.name}' speaks HTTP, and tunnels that end here need TCP"
+        findings.error(at, message, "write its endpoints as tcp://host:port", at_key=at[-1] == upstream.name)
+    elif forward.kind == "http" and "tcp" in upstream.kinds:
+        message = f"the upstream '{upstream.name}' speaks TCP, and a route needs HTTP"
+        findings.error(at, message, "write its endpoints as http://host:port", at_key=at[-1] == upstream.name)
+    elif forward.kind == "http" and upstream.proxy_protocol:
+        message = f"the route '{route.name}' shares connections between clients, and a PROXY header names one"
+        findings.error((*upstream.path, "proxy_protocol"), message, "leave it out: X-Forwarded-For says it for each")
+
+
+def _forwards(routes: Iterable[Route]) -> Iterator[tuple[Route, Forward]]:
+    return ((route, route.action) for route in routes if isinstance(route.action, Forward))
 
 
 def _check_upstream(upstream: Upstream, findings: Findings) -> None:

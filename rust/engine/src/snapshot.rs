@@ -372,6 +372,32 @@ pub struct Forward {
     /// upstream has taken. `null` is never.
     pub request_timeout: Option<u64>,
     pub retry: Retry,
+    /// `null`: none are opened here. In a box: few routes have any.
+    pub tunnels: Option<Box<Tunnels>>,
+}
+
+/// Which tunnels may be opened, and how long they live.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Tunnels {
+    /// Tokens of `Upgrade`, and of `:protocol`, in small letters; never `websocket`.
+    pub upgrades: Vec<String>,
+    /// `null`: CONNECT is not served.
+    pub connect: Option<Connect>,
+    /// How long nothing may pass; `null` is never too long.
+    pub idle: Option<u64>,
+    /// `null` is never.
+    pub max_lifetime: Option<u64>,
+}
+
+/// Where a CONNECT ends.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Connect {
+    /// At another proxy: the endpoint gets a CONNECT too.
+    Pass,
+    /// Here: the endpoint gets the bytes.
+    Terminate,
 }
 
 /// When another endpoint is asked.

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tidegate.config.options.split import Split
+from tidegate.config.options.tunnel import TunnelOptions
 from tidegate.config.options.values import (
     Flag,
     HeaderName,
@@ -18,6 +19,7 @@ from tidegate.config.options.values import (
     RouteName,
     SizeLimit,
     Text,
+    UpgradeToken,
     WordOr,
     fault,
     items,
@@ -186,10 +188,12 @@ class RespondOptions(Options):
 
 
 class RouteTimeoutsOptions(Options):
-    """How long an upstream may take. Neither counts once a WebSocket is open."""
+    """How long an upstream may take. Neither counts once a WebSocket or a tunnel is open."""
 
     handshake: PositiveDuration = Field(
-        10_000, description="From a WebSocket attempt to the upstream's answer, all tries together."
+        10_000,
+        description="From a WebSocket attempt, or a request for a tunnel, to the upstream's answer, all tries "
+        "together.",
     )
     request: OptionalPositiveDuration = Field(
         60_000,
@@ -247,6 +251,12 @@ class RouteOptions(Options):
         False, description="When no route of this host fits, wider hosts (`*.example.com`, `*`) are tried."
     )
     websocket: WebSocketOptions = Field(WebSocketOptions(), description="What is left out comes from the listener.")
+    upgrades: Annotated[tuple[UpgradeToken, ...], listed()] = Field(
+        (),
+        description="Which tunnels may be opened: `connect`, and protocols as `Upgrade` names them (`spdy/3.1`, "
+        "`tcp`); none when left out.",
+    )
+    tunnel: TunnelOptions = Field(TunnelOptions(), description="What holds for tunnels.")
     rewrite: RewriteOptions | None = Field(None, description="A new path for the upstream.")
     host: Annotated[
         Literal["preserve", "upstream"] | HostOptions,

@@ -56,6 +56,7 @@ __all__ = [
     "Subprotocol",
     "TargetValue",
     "Text",
+    "UpgradeToken",
     "WordOr",
     "fault",
     "items",
@@ -361,6 +362,7 @@ HeaderName = Annotated[str, parsed(names.header_name)]
 HeaderValue = Annotated[str, parsed(names.header_value)]
 Method = Annotated[str, parsed(names.method)]
 Subprotocol = Annotated[str, parsed(names.subprotocol)]
+UpgradeToken = Annotated[str, parsed(names.upgrade)]
 RouteName = Annotated[str, parsed(names.route_name)]
 HostPattern = Annotated[str, parsed(names.host_pattern)]
 HostName = Annotated[str, parsed(names.host_name)]

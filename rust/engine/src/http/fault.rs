@@ -50,7 +50,7 @@ faults! {
     REQUEST_LINE: 400, "request_line", "The request line is not 'method target version' with single spaces.";
     METHOD: 400, "method", "The method is not a token.";
     VERSION: 505, "version_unsupported", "Only HTTP/1.0 and HTTP/1.1 are spoken here.";
-    CONNECT: 501, "connect_unsupported", "CONNECT is not served here.";
+    CONNECT_TARGET: 400, "connect_target", "CONNECT asks for 'host:port' and nothing else.";
     TARGET_CHARACTER: 400, "target_character", "The request target has a byte that is not printable ASCII, or a '#'.";
     TARGET_FORM: 400, "target_form", "The request target is neither a path nor an http or https address.";
     STATUS_LINE: 400, "status_line", "The status line is not 'version status reason'.";

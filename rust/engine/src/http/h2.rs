@@ -30,12 +30,14 @@ pub fn read_request(parts: &request::Parts, ended: bool, limit: usize) -> Result
     let method = match (parts.method.as_str(), &protocol) {
         // An extended CONNECT is to HTTP/2 what a GET with `Upgrade` is to HTTP/1.1 (RFC 8441 §5).
         ("CONNECT", Some(_)) => Method::Get,
-        ("CONNECT", None) => return Err(fault::CONNECT),
         (method, _) => Method::new(method.as_bytes()).ok_or(fault::METHOD)?,
     };
-    let body = length(&fields, ended || protocol.is_some())?;
+    // What comes of a tunnel is no body, and nobody knows its length.
+    let is_connect = method == Method::Connect;
+    let body = length(&fields, ended || is_connect || protocol.is_some())?;
+    let target = if is_connect { host.as_bytes() } else { path.unwrap_or_default() };
     Ok(RequestHead {
-        target: Target::parse(&method, path.unwrap_or_default())?,
+        target: Target::parse(&method, target)?,
         method,
         minor: 1,
         expect_continue: !body.is_empty() && expects_continue(&fields),
@@ -184,6 +186,18 @@ mod tests {
         assert_eq!(fault("https://me@a.test/", &[]), "host_invalid");
         let head = read_request(&parts("/", &[("host", "b.test")]), true, 1024).unwrap();
         assert_eq!(head.host.unwrap().as_bytes(), b"b.test");
+    }
+
+    #[test]
+    fn connect() {
+        let mut tunnel = parts("db.test:5432", &[]);
+        tunnel.method = ::http::Method::CONNECT;
+        let head = read_request(&tunnel, false, 1024).unwrap();
+        assert_eq!((head.method, head.body), (Method::Connect, BodyLength::None));
+        assert_eq!(head.host.unwrap().as_bytes(), b"db.test:5432");
+        let mut nowhere = parts("db.test", &[]);
+        nowhere.method = ::http::Method::CONNECT;
+        assert_eq!(read_request(&nowhere, false, 1024).unwrap_err().reason, "connect_target");
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub enum Parsed<T> {
 /// A request without its body.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
-    /// Never `CONNECT`, which is refused with 501.
+    /// `CONNECT` has no path: its target is the host, and `/` stands for the path.
     pub method: Method,
     /// What is asked for.
     pub target: Target,
@@ -149,8 +149,8 @@ fn parse_version(version: &[u8]) -> Option<Result<u8, BadHead>> {
     }
 }
 
-/// RFC 9112 §3.2: exactly one Host in HTTP/1.1, at most one in HTTP/1.0. An absolute target would win over a Host that
-/// differs (§3.2.2), but whoever reads the other one sees another site: refused.
+/// RFC 9112 §3.2: exactly one Host in HTTP/1.1, at most one in HTTP/1.0. An absolute target, and that of CONNECT, would
+/// win over a Host that differs (§3.2.2), but whoever reads the other one sees another site: refused.
 fn decide_host(target: &Target, framing: &Framing<'_>, minor: u8) -> Result<Option<Authority>, BadHead> {
     let named = match framing.hosts {
         0 if minor == 1 => return Err(fault::HOST_MISSING),
@@ -160,6 +160,7 @@ fn decide_host(target: &Target, framing: &Framing<'_>, minor: u8) -> Result<Opti
     };
     match (target.scheme(), target.authority()) {
         (Some(scheme), Some(authority)) => agree(authority, named, scheme).map(Some),
+        (None, Some(authority)) => agree_on_tunnel(authority, named).map(Some),
         _ => Ok(named),
     }
 }
@@ -170,6 +171,16 @@ fn agree(authority: &[u8], named: Option<Authority>, scheme: Scheme) -> Result<A
         Some(named) if !named.is_same(&authority, scheme) => Err(fault::HOST_MISMATCH),
         _ => Ok(authority),
     }
+}
+
+/// A Host beside the target of CONNECT may leave out the port, as some clients do.
+fn agree_on_tunnel(authority: &[u8], named: Option<Authority>) -> Result<Authority, BadHead> {
+    let authority = Authority::parse(authority).ok_or(fault::HOST_INVALID)?;
+    let differs = |named: &Authority| {
+        let other_host = !named.host().eq_ignore_ascii_case(authority.host());
+        other_host || named.port().is_some_and(|port| Some(port) != authority.port())
+    };
+    if named.as_ref().is_some_and(differs) { Err(fault::HOST_MISMATCH) } else { Ok(authority) }
 }
 
 fn read_response(buffer: &[u8], extent: &Extent, request_was_head: bool) -> Result<ResponseHead, BadHead> {
@@ -260,6 +271,23 @@ mod tests {
             ("GET /\r HTTP/1.1", "bare_carriage_return"),
         ] {
             assert_eq!(parse_request_line(line.as_bytes()).unwrap_err().reason, reason, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_host_of_connect_is_its_target() {
+        let read = |head: &str| match parse_request(head.as_bytes(), 1024)? {
+            Parsed::Complete { head, .. } => Ok(head.host.map(|host| host.as_bytes().to_vec())),
+            Parsed::Partial => panic!("it is whole"),
+        };
+        for host in ["Host: db.test:5432\r\n", "Host: DB.test\r\n"] {
+            let head = format!("CONNECT db.test:5432 HTTP/1.1\r\n{host}\r\n");
+            assert_eq!(read(&head), Ok(Some(b"db.test:5432".to_vec())), "{host}");
+        }
+        assert_eq!(read("CONNECT db.test:1 HTTP/1.0\r\n\r\n"), Ok(Some(b"db.test:1".to_vec())));
+        for host in ["Host: db.test:1\r\n", "Host: a.test:5432\r\n"] {
+            let head = format!("CONNECT db.test:5432 HTTP/1.1\r\n{host}\r\n");
+            assert_eq!(read(&head), Err(fault::HOST_MISMATCH), "{host}");
         }
     }
 

@@ -27,6 +27,7 @@ pub mod method;
 pub mod scan;
 pub mod target;
 mod trailers;
+pub mod tunnel;
 pub mod write;
 
 pub use body::{BadBody, BodyReader, BodyStep};

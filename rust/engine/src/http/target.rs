@@ -15,10 +15,10 @@ use super::method::Method;
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The target as received; an absolute one without a path has got its path here.
+    /// The target as received; an absolute one without a path, and that of CONNECT, has got its path here.
     text: Vec<u8>,
     scheme: Option<Scheme>,
-    /// Where the authority of an absolute target begins, and where the path begins.
+    /// Where the authority of an absolute target, or of CONNECT, begins, and where the path begins.
     authority: usize,
     path: usize,
     /// Where the path ends: at the `?` or the end.
@@ -44,7 +44,7 @@ impl Scheme {
 }
 
 impl Target {
-    /// Reads the target of a request. `CONNECT` has none that is served here (501).
+    /// Reads the target of a request.
     pub fn parse(method: &Method, bytes: &[u8]) -> Result<Self, BadHead> {
         if bytes.is_empty() {
             return Err(fault::REQUEST_LINE);
@@ -53,11 +53,17 @@ impl Target {
             return Err(fault::TARGET_CHARACTER);
         }
         match bytes[0] {
-            _ if *method == Method::Connect => Err(fault::CONNECT),
+            _ if *method == Method::Connect => Self::parse_authority(bytes),
             b'/' => Ok(Self::over(bytes.to_vec(), None, 0, 0)),
             b'*' if bytes.len() == 1 && *method == Method::Options => Ok(Self::over(bytes.to_vec(), None, 0, 0)),
             _ => Self::parse_absolute(method, bytes),
         }
+    }
+
+    /// RFC 9110 §9.3.6: a host and a port. There is no path; `/` stands in for it where routes and templates want one.
+    fn parse_authority(bytes: &[u8]) -> Result<Self, BadHead> {
+        Authority::parse(bytes).filter(|authority| authority.port().is_some()).ok_or(fault::CONNECT_TARGET)?;
+        Ok(Self::over([bytes, b"/"].concat(), None, 0, bytes.len()))
     }
 
     fn parse_absolute(method: &Method, bytes: &[u8]) -> Result<Self, BadHead> {
@@ -98,9 +104,10 @@ impl Target {
         self.scheme
     }
 
-    /// The authority, when the target was in absolute form.
+    /// The authority, when the target was in absolute form, or that of CONNECT.
     pub fn authority(&self) -> Option<&[u8]> {
-        self.scheme.map(|_| &self.text[self.authority..self.path])
+        let has_one = self.scheme.is_some() || self.path > 0;
+        has_one.then(|| &self.text[self.authority..self.path])
     }
 }
 
@@ -196,6 +203,17 @@ mod tests {
         let target = Target::parse(&Method::Get, b"HTTPS://a:1/b?c").unwrap();
         assert_eq!((target.scheme(), target.authority()), (Some(Scheme::Https), Some(&b"a:1"[..])));
         assert_eq!(target.path_and_query(), b"/b?c");
+    }
+
+    #[test]
+    fn connects_to_a_host_and_a_port() {
+        let target = Target::parse(&Method::Connect, b"[::1]:22").unwrap();
+        assert_eq!((target.authority(), target.path_and_query()), (Some(&b"[::1]:22"[..]), &b"/"[..]));
+        for text in ["/", "a.test", "a.test:", "http://a.test:1", "a.test:1/", "u@a.test:1", "*", ":1"] {
+            let fault = Target::parse(&Method::Connect, text.as_bytes()).unwrap_err();
+            assert_eq!(fault.reason, "connect_target", "{text}");
+        }
+        assert_eq!(Target::parse(&Method::Get, b"a.test:1").unwrap_err().reason, "target_form");
     }
 
     #[test]

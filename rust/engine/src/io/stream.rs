@@ -6,12 +6,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use h2::Reason;
 use tokio::io::AsyncWrite;
 
 use super::h2::H2;
 use super::h3::H3;
 use super::raw::{Raw, Watch};
 use super::tls::Tls;
+use crate::http::h3::code::Code;
 
 /// How long the end of a connection may take.
 #[derive(Clone, Copy, Debug)]
@@ -110,6 +112,18 @@ impl Stream {
         if let Self::Raw(raw) = self {
             raw.reset_when_dropped();
         }
+    }
+
+    /// Ends the connection at once, so that the peer does not take a part for the whole. A stream of HTTP/2 or HTTP/3 is a
+    /// tunnel then, and says that the connection at its other end was lost (RFC 9113 §8.5, RFC 9114 §4.4).
+    pub fn abort(&mut self) {
+        match self {
+            Self::Raw(raw) => raw.reset_when_dropped(),
+            Self::H2(h2) => h2.reset(Reason::CONNECT_ERROR),
+            Self::H3(h3) => h3.reset(Code::CONNECT_ERROR),
+            Self::Tls(_) | Self::Closed => {}
+        }
+        *self = Self::Closed;
     }
 
     /// Ends our sending: FIN, after `close_notify` over TLS; END_STREAM over HTTP/2, the stream's end over HTTP/3.

@@ -11,6 +11,7 @@ mod writer;
 
 pub use self::events::{Event, Events, Level};
 pub use self::record::{
-    Close, Exchange, Kind, Open, Record, Refusal, Request, TcpClose, TcpOpen, TcpRefusal, Traffic, connection_name,
+    Close, Exchange, Kind, Open, PipeClose, Record, Refusal, Request, TcpOpen, TcpRefusal, Traffic, TunnelOpen,
+    connection_name,
 };
 pub use self::writer::{Sink, open};

@@ -1,8 +1,8 @@
 //! One line of the access log: what happened to one request or WebSocket.
 //!
-//! A plain request has one line when it is done; a WebSocket has `open` when its 101 is sent and `close` at its end, with
-//! the same connection id; what we refuse ourselves is a `refusal`. Fields that are unknown are left out. Query strings
-//! are never logged, because tokens travel in them.
+//! A plain request has one line when it is done; a WebSocket, or a tunnel, has `open` when its opening answer is sent and
+//! `close` at its end, with the same connection id; what we refuse ourselves is a `refusal`. Fields that are unknown are
+//! left out. Query strings are never logged, because tokens travel in them.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -50,8 +50,9 @@ pub enum Kind<'r> {
     Open(Open<'r>),
     Close(Close<'r>),
     Refusal(Refusal<'r>),
+    TunnelOpen(TunnelOpen<'r>),
     TcpOpen(TcpOpen),
-    TcpClose(TcpClose<'r>),
+    PipeClose(PipeClose<'r>),
     TcpRefusal(TcpRefusal<'r>),
 }
 
@@ -117,6 +118,16 @@ pub struct Refusal<'r> {
     pub duration: u64,
 }
 
+/// A tunnel was opened.
+#[derive(Clone, Copy, Debug)]
+pub struct TunnelOpen<'r> {
+    pub status: u16,
+    /// `connect`, or the protocol that it is for.
+    pub upgrade: &'r str,
+    /// Milliseconds from the first byte of the request.
+    pub duration: u64,
+}
+
 /// A TCP connection has an upstream.
 #[derive(Clone, Copy, Debug)]
 pub struct TcpOpen {
@@ -124,9 +135,9 @@ pub struct TcpOpen {
     pub duration: u64,
 }
 
-/// A TCP connection ended.
+/// A TCP connection, or a tunnel, ended.
 #[derive(Clone, Copy, Debug)]
-pub struct TcpClose<'r> {
+pub struct PipeClose<'r> {
     /// The label of [`crate::error::Cause`].
     pub cause: &'r str,
     /// From the client, and from the upstream.
@@ -204,8 +215,8 @@ impl Kind<'_> {
     fn label(&self) -> &'static str {
         match self {
             Self::Request(_) => "request",
-            Self::Open(_) | Self::TcpOpen(_) => "open",
-            Self::Close(_) | Self::TcpClose(_) => "close",
+            Self::Open(_) | Self::TunnelOpen(_) | Self::TcpOpen(_) => "open",
+            Self::Close(_) | Self::PipeClose(_) => "close",
             Self::Refusal(_) | Self::TcpRefusal(_) => "refusal",
         }
     }
@@ -216,8 +227,9 @@ impl Kind<'_> {
             Self::Open(open) => open.fields::<L>(out),
             Self::Close(close) => close.fields::<L>(out),
             Self::Refusal(refusal) => refusal.fields::<L>(out),
+            Self::TunnelOpen(open) => open.fields::<L>(out),
             Self::TcpOpen(open) => L::number(out, "duration_ms", open.duration),
-            Self::TcpClose(close) => close.fields::<L>(out),
+            Self::PipeClose(close) => close.fields::<L>(out),
             Self::TcpRefusal(refusal) => refusal.fields::<L>(out),
         }
     }
@@ -238,6 +250,14 @@ impl Open<'_> {
         L::number(out, "status", self.status.into());
         text::<L>(out, "subprotocol", self.subprotocol);
         text::<L>(out, "extensions", self.extensions);
+        L::number(out, "duration_ms", self.duration);
+    }
+}
+
+impl TunnelOpen<'_> {
+    fn fields<L: Line>(&self, out: &mut Vec<u8>) {
+        L::number(out, "status", self.status.into());
+        L::text(out, "upgrade", self.upgrade.as_bytes());
         L::number(out, "duration_ms", self.duration);
     }
 }
@@ -272,7 +292,7 @@ impl Refusal<'_> {
     }
 }
 
-impl TcpClose<'_> {
+impl PipeClose<'_> {
     fn fields<L: Line>(&self, out: &mut Vec<u8>) {
         L::text(out, "cause", self.cause.as_bytes());
         L::number(out, "bytes_in", self.bytes_in);
@@ -412,11 +432,18 @@ mod tests {
     }
 
     #[test]
+    fn a_tunnel() {
+        let open = TunnelOpen { status: 200, upgrade: "connect", duration: 4 };
+        let expected = json!({"event": "open", "status": 200, "upgrade": "connect", "duration_ms": 4});
+        assert_eq!(own(Kind::TunnelOpen(open)), expected);
+    }
+
+    #[test]
     fn a_tcp_connection() {
         assert_eq!(own(Kind::TcpOpen(TcpOpen { duration: 4 })), json!({"event": "open", "duration_ms": 4}));
-        let close = TcpClose { cause: "idle", bytes_in: 1, bytes_out: 2, discarded: 0, duration: 3 };
+        let close = PipeClose { cause: "idle", bytes_in: 1, bytes_out: 2, discarded: 0, duration: 3 };
         let expected = json!({"event": "close", "cause": "idle", "bytes_in": 1, "bytes_out": 2, "duration_ms": 3});
-        assert_eq!(own(Kind::TcpClose(close)), expected);
+        assert_eq!(own(Kind::PipeClose(close)), expected);
         let refusal = Kind::TcpRefusal(TcpRefusal { reason: "connect_failed", duration: 5 });
         assert_eq!(own(refusal), json!({"event": "refusal", "reason": "connect_failed", "duration_ms": 5}));
     }

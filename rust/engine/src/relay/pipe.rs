@@ -1,4 +1,4 @@
-//! The pipe: two connections and the bytes between them, for TCP.
+//! The pipe: two connections and the bytes between them, for TCP and tunnels.
 //!
 //! # Theory of operation
 //! It moves bytes as the relay does (see its theory): one task, one scratch buffer of the worker, a direction is read
@@ -100,10 +100,11 @@ impl Future for Piping {
 }
 
 impl Pipe {
-    /// A pipe between the streams. `early` is what the client has said already; `counters` count what comes from the
-    /// client and from the upstream.
-    pub fn new(client: Stream, early: &[u8], upstream: Stream, limits: Limits, counters: [Arc<Cell>; 2]) -> Self {
+    /// A pipe between the streams of the client and the upstream. `early` is what they have said already; `counters`
+    /// count what comes from them.
+    pub fn new(streams: [Stream; 2], early: [&[u8]; 2], limits: Limits, counters: [Arc<Cell>; 2]) -> Self {
         let now = clock::now();
+        let [client, upstream] = streams;
         let [from_client, from_upstream] = counters;
         let mut pipe = Self {
             client: Half::new(client, from_client),
@@ -118,9 +119,10 @@ impl Pipe {
             waker: None,
             hurried: false,
         };
-        if !early.is_empty() {
-            pipe.client.count(early.len() as u64);
-            pipe.upstream.line.outbox.push(early);
+        for (role, early) in Role::BOTH.into_iter().zip(early).filter(|(_, early)| !early.is_empty()) {
+            let (sender, receiver) = pipe.direction(role);
+            sender.count(early.len() as u64);
+            receiver.line.outbox.push(early);
         }
         pipe
     }
@@ -304,8 +306,7 @@ impl Pipe {
         }
         let stream = &mut receiver.line.stream;
         if sender.lost {
-            stream.reset_when_dropped();
-            *stream = Stream::Closed;
+            stream.abort();
             receiver.shut = true;
         } else {
             let done = if receiver.ended { stream.poll_close(cx) } else { stream.poll_shutdown(cx) };

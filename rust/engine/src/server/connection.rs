@@ -5,7 +5,8 @@
 //!   └─▶ head ─▶ route ─▶ handshake check ─▶ plan ─┬─▶ answer of our own
 //!          ▲                                      ├─▶ HTTP: dial or reuse, stream both ways ──┐
 //!          └──────────────── next request ◀───────┴───────────────────────────────────────────┘
-//!                                                 └─▶ WebSocket: dial, handshake, 101 ─▶ relay ─▶ one record
+//!                                                 ├─▶ WebSocket: dial, handshake, 101 ─▶ relay ─▶ one record
+//!                                                 └─▶ tunnel: dial, answer ─▶ pipe ─▶ one record
 //! ```
 //!
 //! Nothing is answered before the upstream has; nothing of the client's stream behind its head is sent before the
@@ -20,7 +21,7 @@ use super::exchange::Exchange;
 use super::plan::{self, Plan};
 use super::session::NoHead;
 use super::worker::Worker;
-use super::{echo, h2, lifecycle, proxy, reply, tcp, websocket};
+use super::{echo, h2, lifecycle, proxy, reply, tcp, tunnel, websocket};
 use crate::error::refusal;
 use crate::http::RequestHead;
 
@@ -35,6 +36,8 @@ pub enum Step {
     Drop,
     /// The connection is a WebSocket now.
     Relay(Box<lifecycle::Grant>),
+    /// The connection carries bytes now that nobody looks at.
+    Tunnel(Box<tunnel::Grant>),
 }
 
 /// Serves one connection from accept to its end.
@@ -60,6 +63,7 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
             Step::Close => return session.close().await,
             Step::Drop => return,
             Step::Relay(grant) => return lifecycle::begin(&worker, session, *grant),
+            Step::Tunnel(grant) => return tunnel::begin(&worker, session, *grant),
         }
     }
 }
@@ -75,6 +79,8 @@ pub async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, head: R
         Ok(Plan::EchoWebSocket(offer)) => echo::websocket(worker, client, exchange, &offer).await,
         Ok(Plan::Forward) => proxy::forward(worker, client, &mut exchange).await,
         Ok(Plan::WebSocket(offer)) => websocket::bridge(worker, client, exchange, offer).await,
+        // In a box: it is large, and few need it.
+        Ok(Plan::Tunnel(wanted)) => Box::pin(tunnel::open(worker, client, exchange, wanted)).await,
         Err(refusal) => exchange.refuse(worker, client, &refusal).await,
     }
 }

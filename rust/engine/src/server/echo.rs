@@ -3,26 +3,21 @@
 //! A WebSocket gets a relay like any other, so that limits, pings and counters are the real ones; its upstream is a
 //! socket pair with an echo at the other end.
 
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
 
 use super::client::{Client, Gone};
 use super::connection::Step;
 use super::exchange::Exchange;
-use super::h2::Request;
-use super::h3;
 use super::lifecycle::Grant;
 use super::plan::Answer;
-use super::session::Session;
 use super::websocket::tell_open;
+use super::whole::{self, Unread};
 use super::worker::Worker;
-use crate::error::{Refusal, refusal};
-use crate::http::{BodyReader, BodyStep, Fields};
+use crate::error::refusal;
+use crate::http::Fields;
 use crate::io::{Raw, Stream, room};
 use crate::ws::frame::{Header, Opcode, mask_in_place, write_header};
 use crate::ws::handshake::{self, Accepted};
@@ -32,20 +27,7 @@ const BODY_LIMIT: u64 = 1024 * 1024;
 
 /// Sends a request's body back.
 pub async fn request(worker: &Rc<Worker>, client: &mut Client<'_>, exchange: &Exchange) -> Step {
-    let is_waiting = !matches!(client, Client::H1(session) if !session.buffer.is_empty());
-    if exchange.head.expect_continue
-        && is_waiting
-        && let Err(Gone) = client.send_interim(100, None, &Fields::new()).await
-    {
-        return exchange.abandoned(worker);
-    }
-    let limit = exchange.body_limit().map_or(BODY_LIMIT, |limit| limit.min(BODY_LIMIT));
-    let read = match client {
-        Client::H1(session) => read_body(session, exchange, limit).await,
-        Client::H2(request) => read_frames(request, exchange.body_timeout(), limit).await,
-        Client::H3(request) => read_content(request, exchange.body_timeout(), limit).await,
-    };
-    match read {
+    match whole::read(client, exchange, BODY_LIMIT).await {
         Ok(body) => {
             let content_type = exchange.head.fields.first("content-type").unwrap_or(b"application/octet-stream");
             let content_type = String::from_utf8_lossy(content_type).into_owned();
@@ -53,67 +35,8 @@ pub async fn request(worker: &Rc<Worker>, client: &mut Client<'_>, exchange: &Ex
             let answer = Answer { status: 200, fields: Fields::new(), content_type, body, received };
             exchange.answer(worker, client, &answer).await
         }
-        Err(refusal) => exchange.refuse(worker, client, &refusal).await,
-    }
-}
-
-async fn read_body(session: &mut Session, exchange: &Exchange, limit: u64) -> Result<Vec<u8>, Refusal> {
-    let mut reader = BodyReader::new(exchange.head.body);
-    let mut body = Vec::new();
-    loop {
-        match reader.next(&session.buffer).map_err(|_| refusal::BODY_CUT)? {
-            BodyStep::Data(range) => {
-                body.extend_from_slice(&session.buffer[range.clone()]);
-                session.consume(range.end);
-            }
-            BodyStep::Done { consumed } => {
-                session.consume(consumed);
-                return Ok(body);
-            }
-            BodyStep::More => {
-                session.buffer.clear();
-                let reading = session.stream.read_more(&mut session.buffer);
-                let read = within(exchange.body_timeout(), reading).await?;
-                read.ok().filter(|read| *read > 0).ok_or(refusal::BODY_CUT)?;
-            }
-        }
-        if body.len() as u64 > limit {
-            return Err(refusal::BODY_TOO_LARGE);
-        }
-    }
-}
-
-async fn read_frames(request: &mut Request, patience: Option<u64>, limit: u64) -> Result<Vec<u8>, Refusal> {
-    let mut body = Vec::new();
-    while let Some(frame) = within(patience, request.receive.data()).await? {
-        let frame = frame.map_err(|_| refusal::BODY_CUT)?;
-        let _ = request.receive.flow_control().release_capacity(frame.len());
-        body.extend_from_slice(&frame);
-        if body.len() as u64 > limit {
-            return Err(refusal::BODY_TOO_LARGE);
-        }
-    }
-    Ok(body)
-}
-
-async fn read_content(request: &mut h3::Request, patience: Option<u64>, limit: u64) -> Result<Vec<u8>, Refusal> {
-    let (mut body, mut piece) = (Vec::new(), vec![0; 16 * 1024]);
-    loop {
-        let reading = poll_fn(|cx| request.receive.poll_read(cx, &mut piece));
-        match within(patience, reading).await?.map_err(|_| refusal::BODY_CUT)? {
-            0 => return Ok(body),
-            read => body.extend_from_slice(&piece[..read]),
-        }
-        if body.len() as u64 > limit {
-            return Err(refusal::BODY_TOO_LARGE);
-        }
-    }
-}
-
-async fn within<T>(patience: Option<u64>, reading: impl Future<Output = T>) -> Result<T, Refusal> {
-    match patience {
-        None => Ok(reading.await),
-        Some(patience) => timeout(Duration::from_millis(patience), reading).await.map_err(|_| refusal::BODY_TIMEOUT),
+        Err(Unread::Gone) => exchange.abandoned(worker),
+        Err(Unread::Refused(refusal)) => exchange.refuse(worker, client, &refusal).await,
     }
 }
 

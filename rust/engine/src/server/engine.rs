@@ -13,9 +13,9 @@ use tokio::sync::mpsc::unbounded_channel;
 use super::drain::Pace;
 use super::h3::{QuicSocket, speaks_h3};
 use super::listening::{BindKey, ListenSocket};
+use super::pipes;
 use super::shared::Shared;
 use super::state::{Secrets, State, bind_keys};
-use super::tcp;
 use super::worker::{self, Command, WorkerHandle};
 use crate::error::{Cause, Fault};
 use crate::log::Level;
@@ -270,7 +270,7 @@ impl Engine {
         let patience = rest - LAST_WORDS.min(rest / 4);
         let pace = Pace::new(count, window.min(patience), patience, Cause::Drain);
         self.tell_all(|| Command::Drain(pace));
-        let pace = tcp::Pace::last(self.shared.pipes.load(Relaxed), window, patience);
+        let pace = pipes::Pace::last(self.shared.pipes.load(Relaxed), window, patience);
         self.tell_all(|| Command::DrainPipes(pace));
         if !self.shared.wait_empty(Duration::from_millis(rest)) {
             let left = self.shared.connections.load(Relaxed);

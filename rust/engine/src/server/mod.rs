@@ -24,6 +24,7 @@ mod lifecycle;
 mod listening;
 mod origin;
 mod permit;
+mod pipes;
 mod plan;
 mod presence;
 mod proxy;
@@ -37,7 +38,9 @@ mod tally;
 mod tcp;
 mod timers;
 mod tries;
+mod tunnel;
 mod websocket;
+mod whole;
 mod worker;
 
 pub use self::engine::{Engine, Prepared};

@@ -3,7 +3,8 @@
 use super::downstream::Downstream;
 use super::exchange::{Exchange, Found};
 use crate::error::{Refusal, refusal};
-use crate::http::{BodyLength, Fields};
+use crate::http::tunnel::{self, Wanted};
+use crate::http::{BodyLength, Fields, Method};
 use crate::route;
 use crate::snapshot::{Action, Forward, Frames, HttpVersion, Redirect, Respond};
 use crate::ws::handshake::{self, Attempt};
@@ -23,6 +24,7 @@ pub enum Plan {
     EchoWebSocket(handshake::Offer),
     Forward,
     WebSocket(Offer),
+    Tunnel(Wanted),
 }
 
 /// An answer of our own.
@@ -43,15 +45,23 @@ pub struct Answer {
 pub fn decide(downstream: &Downstream, exchange: &mut Exchange) -> Result<Plan, Refusal> {
     let found = check_authority(downstream, exchange).and_then(|()| find(exchange));
     exchange.found = found.unwrap_or_default();
-    // Known before anything is refused: the connection ends behind every answer to an attempt.
-    let attempt = attempt(exchange);
+    // Known before anything is refused: the connection ends behind every answer to an attempt, and to who wanted a tunnel.
+    let upgrade = wanted_upgrade(exchange);
+    let is_connect = exchange.head.method == Method::Connect;
+    exchange.head.keep_alive &= !is_connect && upgrade.is_none();
+    let attempt = if upgrade.is_some() { Attempt::None } else { attempt(exchange) };
     exchange.is_attempt = !matches!(attempt, Attempt::None);
     if found?.is_none() {
-        return Err(refusal::NO_ROUTE);
+        return Err(if is_connect { tunnel::CONNECT } else { refusal::NO_ROUTE });
     }
     let state = exchange.state.clone();
     match &state.snapshot.routes[exchange.route_index()].action {
-        Action::Forward(forward) => plan_forward(exchange, forward, attempt),
+        Action::Forward(forward) if is_connect => plan_connect(exchange, forward),
+        _ if is_connect => Err(tunnel::CONNECT),
+        Action::Forward(forward) => {
+            let plan = plan_forward(exchange, forward, attempt)?;
+            Ok(upgrade.map_or(plan, Plan::Tunnel))
+        }
         Action::Respond(respond) => plan_respond(downstream, exchange, respond, attempt),
         Action::Redirect(redirect) => Ok(Plan::Answer(redirected(exchange, redirect))),
     }
@@ -71,13 +81,34 @@ fn find(exchange: &Exchange) -> Result<Option<Found>, Refusal> {
     Ok(found.map(|found| Found { route: found.route, websocket: found.websocket }))
 }
 
+/// The tunnel that the request asks for by an upgrade, where its route takes it.
+fn wanted_upgrade(exchange: &Exchange) -> Option<Wanted> {
+    let route = &exchange.state.snapshot.routes[exchange.found.as_ref()?.route];
+    let Action::Forward(Forward { tunnels: Some(tunnels), .. }) = &route.action else { return None };
+    tunnel::wanted_upgrade(&exchange.head, &tunnels.upgrades)
+}
+
+fn plan_connect(exchange: &mut Exchange, forward: &Forward) -> Result<Plan, Refusal> {
+    let is_served = forward.tunnels.as_ref().is_some_and(|tunnels| tunnels.connect.is_some());
+    if !is_served {
+        return Err(tunnel::CONNECT);
+    }
+    let wanted = tunnel::check_connect(&exchange.head)?;
+    exchange.upstream = Some(share(exchange, forward));
+    Ok(Plan::Tunnel(wanted))
+}
+
+/// The upstream that the split chooses.
+fn share(exchange: &Exchange, forward: &Forward) -> usize {
+    let split = exchange.state.routes[exchange.route_index()].split.as_ref();
+    forward.to[split.map_or(0, |split| split.choose())].upstream
+}
+
 fn plan_forward(exchange: &mut Exchange, forward: &Forward, attempt: Attempt<Offer>) -> Result<Plan, Refusal> {
     let offer = allowed(exchange, attempt)?;
     check_length(exchange)?;
     exchange.target = upstream_target(exchange)?;
-    let split = exchange.state.routes[exchange.route_index()].split.as_ref();
-    let share = split.map_or(0, |split| split.choose());
-    exchange.upstream = Some(forward.to[share].upstream);
+    exchange.upstream = Some(share(exchange, forward));
     Ok(offer.map_or(Plan::Forward, Plan::WebSocket))
 }
 
@@ -138,7 +169,9 @@ fn check_authority(downstream: &Downstream, exchange: &Exchange) -> Result<(), R
     let (Some(tls), Some(facts), Some(host)) = (tls, &downstream.tls, &exchange.head.host) else { return Ok(()) };
     let host = String::from_utf8_lossy(host.host()).trim_end_matches('.').to_ascii_lowercase();
     let same_name = facts.server_name.as_deref() == Some(&host);
-    let other_certificate = facts.server_name.is_some() && !same_name && !tls.covers(&host);
+    // The host of CONNECT is where it leads to, not who was connected to.
+    let is_origin = exchange.head.method != Method::Connect;
+    let other_certificate = is_origin && facts.server_name.is_some() && !same_name && !tls.covers(&host);
     let other_rule = tls.rule(host.as_str()) != facts.rule;
     let other_protocols = !tls.speaks(&host, exchange.protocol);
     if other_certificate || other_rule || other_protocols { Err(refusal::MISDIRECTED) } else { Ok(()) }

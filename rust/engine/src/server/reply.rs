@@ -132,7 +132,7 @@ impl Exchange {
         write_log(&self.state, self.log_facts(connection), Kind::Open(open));
     }
 
-    fn log_facts(&self, connection: u64) -> log::Exchange<'_> {
+    pub fn log_facts(&self, connection: u64) -> log::Exchange<'_> {
         log::Exchange {
             connection,
             listener: &self.state.listeners[self.listener].name,

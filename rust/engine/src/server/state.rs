@@ -12,7 +12,7 @@ use crate::balance::Split;
 use crate::error::Fault;
 use crate::log;
 use crate::route::RouteTable;
-use crate::snapshot::{self, Action, Frames, HostMatch, HttpVersion, Respond, Snapshot};
+use crate::snapshot::{self, Action, Forward, Frames, HostMatch, HttpVersion, Respond, Snapshot};
 use crate::tls::{self, ClientTls, ServerTls};
 use crate::upstream::Upstream;
 
@@ -245,17 +245,24 @@ fn build_quic(
     }
 }
 
-/// The hosts of the routes on a listener that take WebSockets over this version of HTTP; just the one where that is any.
+/// The hosts of the routes on a listener that take WebSockets, or another protocol, by the extended CONNECT of this
+/// version of HTTP; just the one where that is any.
 fn websocket_hosts(snapshot: &Snapshot, listener: usize, version: HttpVersion) -> Vec<HostMatch> {
     let takes = |route: &&snapshot::Route| {
         let on = route.listeners.iter().find(|on| on.listener == listener);
         let serves = matches!(route.action, Action::Forward(_) | Action::Respond(Respond::Echo));
         let settings = on.map(|on| &snapshot.websockets[on.websocket]);
-        serves && settings.is_some_and(|one| one.enabled && one.over.contains(&version) && !is_opaque(one))
+        let takes = settings.is_some_and(|one| one.enabled && one.over.contains(&version) && !is_opaque(one));
+        (serves && takes) || (on.is_some() && has_upgrades(&route.action))
     };
     let hosts: HashSet<&HostMatch> =
         snapshot.routes.iter().filter(takes).flat_map(|route| &route.matches.hosts).collect();
     if hosts.contains(&HostMatch::Any) { vec![HostMatch::Any] } else { hosts.into_iter().cloned().collect() }
+}
+
+/// Whether other protocols than websocket may be asked for.
+fn has_upgrades(action: &Action) -> bool {
+    matches!(action, Action::Forward(Forward { tunnels: Some(tunnels), .. }) if !tunnels.upgrades.is_empty())
 }
 
 fn is_opaque(settings: &snapshot::WebSocket) -> bool {

@@ -96,8 +96,8 @@ pub async fn bridge(worker: &Rc<Worker>, client: &mut Client<'_>, mut exchange: 
     }
 }
 
-/// Returns when a client that waits for its WebSocket has gone. Over HTTP/2 the windows hold back what it sends ahead.
-async fn left(client: &mut Client<'_>) {
+/// Returns when a client that waits for its WebSocket, or tunnel, has gone. Over HTTP/2 the windows hold back what it sends ahead.
+pub async fn left(client: &mut Client<'_>) {
     match client {
         Client::H1(session) => presence::ended(&mut session.stream, &mut session.buffer).await,
         Client::H2(request) => poll_fn(|cx| request.poll_gone(cx)).await,

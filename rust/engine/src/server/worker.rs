@@ -17,9 +17,9 @@ use super::handshakes::Turns;
 use super::leases::Leases;
 use super::listening::ListenSocket;
 use super::permit::Permit;
+use super::pipes::{self, Pipes};
 use super::shared::Shared;
 use super::tally::Tallies;
-use super::tcp::{self, Pipes};
 use crate::error::Cause;
 use crate::io::Loose;
 use crate::metrics::Metrics;
@@ -42,11 +42,11 @@ pub enum Command {
     Reconcile,
     /// Close all WebSockets at this pace.
     Drain(Pace),
-    /// End all TCP connections at this pace.
-    DrainPipes(tcp::Pace),
-    /// Close one WebSocket, or TCP connection; answers whether it was here.
+    /// End all TCP connections and tunnels at this pace.
+    DrainPipes(pipes::Pace),
+    /// Close one WebSocket, TCP connection or tunnel; answers whether it was here.
     Close(u64, Order, std::sync::mpsc::Sender<bool>),
-    /// Describe the live WebSockets and TCP connections.
+    /// Describe the live WebSockets, TCP connections and tunnels.
     Describe(std::sync::mpsc::Sender<Vec<Value>>),
     /// End everything that is left.
     Cut,
@@ -144,10 +144,10 @@ impl Worker {
             }
             Command::Reconcile => {
                 drain::reconcile(self);
-                tcp::reconcile(self);
+                pipes::reconcile(self);
             }
             Command::Drain(pace) => drain::everything(self, &pace),
-            Command::DrainPipes(pace) => tcp::drain(self, pace),
+            Command::DrainPipes(pace) => pipes::drain(self, pace),
             Command::Close(id, order, answer) => {
                 let _ = answer.send(self.leases.close(id, &order) || self.pipes.close(id, order.cause));
             }

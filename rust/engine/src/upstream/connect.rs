@@ -7,6 +7,8 @@
 //! | WebSockets | `auto` | HTTP/1.1; HTTP/2 where the server refuses that | HTTP/1.1 |
 //! | | `h1` | HTTP/1.1 | HTTP/1.1 |
 //! | | `h2` | HTTP/2; HTTP/1.1 where it takes none | the same |
+//! | tunnels by CONNECT | `auto` | as WebSockets | HTTP/1.1 |
+//! | | `h1`, `h2` | that one | that one |
 //!
 //! What ALPN has agreed on is remembered for each endpoint, and so is for ten minutes that it takes no WebSockets over
 //! HTTP/2.
@@ -32,6 +34,8 @@ pub enum Wish {
     },
     /// `over` is what its route says; none leaves it to the upstream.
     WebSocket { over: Option<Protocol> },
+    /// A tunnel by CONNECT, which every server of HTTP/2 may take.
+    Connect,
     /// Bytes that are not looked at.
     Bytes,
 }
@@ -103,7 +107,7 @@ impl Upstream {
     }
 
     fn tongue(&self, way: &Way<'_>) -> Tongue {
-        let is_websocket = !way.is_request();
+        let is_websocket = matches!(way.wish, Wish::WebSocket { .. });
         if way.wish == Wish::Bytes {
             return Tongue::Any;
         }
@@ -111,15 +115,17 @@ impl Upstream {
             Protocol::H1 => Tongue::H1,
             Protocol::H2 if is_websocket && way.endpoint.has_fallen_back() => Tongue::H1,
             Protocol::H2 => Tongue::H2 { or_h1: is_websocket },
-            Protocol::Auto if is_websocket && way.endpoint.speaks() == Speaks::OnlyH2 => Tongue::H2 { or_h1: false },
-            Protocol::Auto if is_websocket || way.tls.is_none() => Tongue::H1,
+            Protocol::Auto if !way.is_request() && way.endpoint.speaks() == Speaks::OnlyH2 => {
+                Tongue::H2 { or_h1: false }
+            }
+            Protocol::Auto if !way.is_request() || way.tls.is_none() => Tongue::H1,
             Protocol::Auto => Tongue::Either,
         }
     }
 
     fn protocol_of(&self, wish: Wish) -> Protocol {
         match wish {
-            Wish::Request { .. } | Wish::WebSocket { over: None } | Wish::Bytes => self.protocol,
+            Wish::Request { .. } | Wish::WebSocket { over: None } | Wish::Connect | Wish::Bytes => self.protocol,
             Wish::WebSocket { over: Some(protocol) } => protocol,
         }
     }
@@ -166,7 +172,7 @@ impl Upstream {
         let alpn = if or_h1 { Alpn::Either } else { Alpn::H2 };
         let found = pools.trunks.place(self.whom(way), self.dial_trunk(way, alpn)).await;
         match found {
-            Ok(Found::Place(place)) if way.is_request() || place.takes_websockets() => {
+            Ok(Found::Place(place)) if !way.needs_extended() || place.takes_websockets() => {
                 Ok(crossing(place, permit, or_h1))
             }
             Ok(Found::Place(_)) if !or_h1 => Err(refusal::UPSTREAM_WEBSOCKET),
@@ -217,6 +223,11 @@ impl Upstream {
 impl Way<'_> {
     fn is_request(&self) -> bool {
         matches!(self.wish, Wish::Request { .. })
+    }
+
+    /// Whether only an extended CONNECT will do (RFC 8441).
+    fn needs_extended(&self) -> bool {
+        matches!(self.wish, Wish::WebSocket { .. })
     }
 
     /// A connection of HTTP/1.1 that was kept.

@@ -30,7 +30,7 @@ pub struct Question<'q> {
     /// With the host among them.
     pub fields: &'q Fields,
     /// What an extended CONNECT asks for (RFC 8441 §4).
-    pub protocol: Option<&'static str>,
+    pub protocol: Option<&'q str>,
 }
 
 const TARGET: Refusal =
@@ -50,16 +50,22 @@ impl Crossing {
 
 fn request(question: &Question<'_>, scheme: Scheme) -> Option<Request<()>> {
     let authority = question.fields.first("host")?;
-    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(question.target).build().ok()?;
+    let method = Method::from_bytes(question.method).ok()?;
+    let uri = if method == Method::CONNECT && question.protocol.is_none() {
+        // RFC 9113 §8.5: neither scheme nor path.
+        Uri::builder().authority(authority).build().ok()?
+    } else {
+        Uri::builder().scheme(scheme).authority(authority).path_and_query(question.target).build().ok()?
+    };
     let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(question.method).ok()?;
+    *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.version_mut() = Version::HTTP_2;
     let mut fields = to_map(question.fields);
     fields.remove("host");
     *request.headers_mut() = fields;
     if let Some(protocol) = question.protocol {
-        request.extensions_mut().insert(h2::ext::Protocol::from_static(protocol));
+        request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
     }
     Some(request)
 }

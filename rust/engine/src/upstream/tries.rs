@@ -70,6 +70,11 @@ impl Tries {
         Self { preamble, ..self }
     }
 
+    /// Gives connections for bytes this to begin with, from now on.
+    pub fn begin_with(&mut self, preamble: Vec<u8>) {
+        self.preamble = preamble;
+    }
+
     /// How many were made.
     pub fn made(&self) -> u32 {
         self.made

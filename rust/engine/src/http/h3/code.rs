@@ -21,6 +21,7 @@ impl Code {
     pub const REQUEST_CANCELLED: Self = Self(0x10c);
     pub const REQUEST_INCOMPLETE: Self = Self(0x10d);
     pub const MESSAGE_ERROR: Self = Self(0x10e);
+    pub const CONNECT_ERROR: Self = Self(0x10f);
     pub const VERSION_FALLBACK: Self = Self(0x110);
     pub const DECOMPRESSION_FAILED: Self = Self(0x200);
     pub const ENCODER_STREAM_ERROR: Self = Self(0x201);

@@ -187,8 +187,10 @@ mod tests {
 
     #[test]
     fn a_connect_of_old() {
-        let head = read(&[(":method", "CONNECT"), (":authority", "a.test:443")]);
-        assert!(matches!(head.unwrap_err(), NoHead::Bad(bad) if bad.status == 501));
+        let head = read(&[(":method", "CONNECT"), (":authority", "a.test:443")]).unwrap();
+        assert_eq!((head.method, head.host.unwrap().as_bytes()), (Method::Connect, &b"a.test:443"[..]));
+        let head = read(&[(":method", "CONNECT"), (":authority", "a.test")]);
+        assert!(matches!(head.unwrap_err(), NoHead::Bad(bad) if bad.reason == "connect_target"));
     }
 
     #[test]

@@ -46,6 +46,12 @@ impl H3 {
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.send.poll_finish(cx)
     }
+
+    /// Ends the stream at once in both directions: what is not sent is thrown away.
+    pub fn reset(&mut self, code: Code) {
+        self.send.reset(code);
+        self.receive.dismiss(code);
+    }
 }
 
 impl fmt::Debug for H3 {

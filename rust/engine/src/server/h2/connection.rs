@@ -29,7 +29,7 @@ use crate::server::connection::{Step, serve_request};
 use crate::server::downstream::Downstream;
 use crate::server::session::{LINGER, Session};
 use crate::server::worker::Worker;
-use crate::server::{lifecycle, reply};
+use crate::server::{lifecycle, reply, tunnel};
 use crate::snapshot::{HttpVersion, Listener};
 
 /// What a stream holds of an answer that the client does not take yet.
@@ -236,6 +236,11 @@ async fn exchange(
             let permit = request.downstream.permit.clone();
             let Some(stream) = request.into_stream() else { return };
             lifecycle::begin_stream(&worker, permit, stream, *grant);
+        }
+        Step::Tunnel(grant) => {
+            let permit = request.downstream.permit.clone();
+            let Some(stream) = request.into_stream() else { return };
+            tunnel::begin_stream(&worker, permit, stream, *grant);
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::server::connection::{Step, serve_request};
 use crate::server::downstream::Downstream;
 use crate::server::state::State;
 use crate::server::worker::Worker;
-use crate::server::{lifecycle, reply};
+use crate::server::{lifecycle, reply, tunnel};
 use crate::snapshot::HttpVersion;
 
 /// How long a client may take to take its leave of a connection that we end.
@@ -209,6 +209,10 @@ async fn exchange(worker: Rc<Worker>, mut request: Request, terms: Rc<Terms>) {
         Step::Relay(grant) => {
             let permit = request.downstream.permit.clone();
             lifecycle::begin_stream(&worker, permit, request.into_stream(), *grant);
+        }
+        Step::Tunnel(grant) => {
+            let permit = request.downstream.permit.clone();
+            tunnel::begin_stream(&worker, permit, request.into_stream(), *grant);
         }
     }
 }

@@ -7,14 +7,10 @@
 //! Nothing is read from the client before there is an upstream for it. A connection that finds none ends with a reset:
 //! there is no other way to tell it.
 
-mod drain;
-mod leases;
-mod lifecycle;
 mod plan;
 mod sni;
-mod tally;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +18,9 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-pub use self::drain::{Pace, drain, reconcile};
-pub use self::leases::Pipes;
 pub use self::plan::Plan;
 use self::plan::Target;
+use super::pipes::{self, About, Lease, TCP};
 use super::reply::write_log;
 use super::session::Session;
 use super::state::State;
@@ -36,6 +31,7 @@ use crate::io::clock::{self, Millis};
 use crate::io::proxy_protocol::{write_local, write_v1, write_v2};
 use crate::io::{Raw, Stream, room};
 use crate::log::{self, Kind};
+use crate::relay::{Limits, Pipe};
 use crate::snapshot::{self, ProxyVersion, Retry};
 use crate::upstream::{Again, Permit, Tries};
 
@@ -67,7 +63,7 @@ struct Link {
 pub async fn serve(worker: &Rc<Worker>, session: Session) {
     let Some(mut opening) = Opening::new(worker, session) else { return };
     match opening.connect(worker).await {
-        Ok(link) => lifecycle::begin(worker, opening, link),
+        Ok(link) => opening.begin(worker, link),
         Err(refusal) => {
             opening.note_refusal(worker, &refusal);
             if refusal == sni::UNKNOWN_NAME {
@@ -108,11 +104,16 @@ impl Opening {
         self.dial(worker).await
     }
 
+    fn preamble(&self, version: ProxyVersion) -> Vec<u8> {
+        let destination = self.session.destination.or_else(|| self.session.stream.local_address());
+        preamble(self.session.downstream.peer, destination, version)
+    }
+
     async fn dial(&mut self, worker: &Rc<Worker>) -> Result<Link, Refusal> {
         let upstream = &self.state.upstreams[self.upstream.unwrap_or_default()];
         let rules = Retry { attempts: self.settings().attempts, connect: true, statuses: Vec::new() };
         let client = self.session.downstream.peer.map(|peer| peer.ip());
-        let preamble = upstream.proxy_protocol.map(|version| preamble(&self.session, version)).unwrap_or_default();
+        let preamble = upstream.proxy_protocol.map(|version| self.preamble(version)).unwrap_or_default();
         let mut tries = Tries::new(upstream, &rules, client.map(tries::address_key)).with_preamble(preamble);
         let patience = Duration::from_millis(self.settings().connect_timeout);
         let linked = timeout(patience, tries.link(&worker.pools, &worker.shared.events)).await;
@@ -128,6 +129,34 @@ impl Opening {
         }
         self.attempts = tries.made();
         linked.map(|link| Link { stream: link.stream, endpoint: Some(link.permit) })
+    }
+
+    /// Hands the connection over to a pipe.
+    fn begin(self, worker: &Rc<Worker>, link: Link) {
+        let Self { state, listener, session, started, upstream, server_name, attempts } = self;
+        let settings = state.snapshot.listeners[listener].tcp.as_ref();
+        let limits =
+            Limits { idle: settings.and_then(|tcp| tcp.idle), lifetime: settings.and_then(|tcp| tcp.max_lifetime) };
+        let listener = state.listeners[listener].name.clone();
+        let upstream = upstream.map_or_else(|| "".into(), |index| state.upstreams[index].name.clone());
+        let counters = worker.pipes.tallies.counters(&TCP, vec![listener.clone(), upstream.clone()]);
+        let (stream, early, downstream) = session.into_parts();
+        let pipe = Pipe::new([stream, link.stream], [&early, &[]], limits, counters.bytes.clone());
+        let lease = Lease {
+            id: downstream.id,
+            listener,
+            upstream,
+            client: downstream.peer.map(|peer| peer.ip()),
+            about: About::Tcp { server_name: server_name.map(Into::into) },
+            opened: clock::now(),
+            counters,
+            endpoint: link.endpoint,
+            upstream_protocol: "tcp",
+            connection: downstream.permit,
+        };
+        let open = log::TcpOpen { duration: lease.opened - started };
+        write_log(&state, log::Exchange { attempts, ..lease.facts() }, Kind::TcpOpen(open));
+        pipes::begin(worker, &state, pipe, lease);
     }
 
     /// Counts and writes down that nobody takes it.
@@ -149,11 +178,10 @@ impl Opening {
     }
 }
 
-/// The PROXY header that names the client of a session.
-fn preamble(session: &Session, version: ProxyVersion) -> Vec<u8> {
+/// The PROXY header that says who has connected to what, where both are known.
+pub fn preamble(source: Option<SocketAddr>, destination: Option<SocketAddr>, version: ProxyVersion) -> Vec<u8> {
     let mut header = Vec::with_capacity(64);
-    let destination = session.destination.or_else(|| session.stream.local_address());
-    match (session.downstream.peer, destination, version) {
+    match (source, destination, version) {
         (Some(source), Some(destination), ProxyVersion::V1) => write_v1(&mut header, source, destination),
         (Some(source), Some(destination), ProxyVersion::V2) => write_v2(&mut header, source, destination),
         _ => write_local(&mut header, version),

@@ -1,4 +1,4 @@
-//! Ending live TCP connections on purpose.
+//! Ending live pipes on purpose.
 //!
 //! Nobody can be told: an end of ours comes in the middle of whatever is said. So a drain leaves them alone for as long
 //! as it may, and most end by themselves. The others end within the last `window` before the cut, one after the other,
@@ -12,8 +12,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::super::state::State;
 use super::super::worker::Worker;
-use super::leases::Lease;
+use super::leases::{About, Lease};
 use crate::error::Cause;
+use crate::snapshot::OnChange;
 
 /// At least this many a second, so that a few connections do not take the whole window.
 const SLOWEST: u64 = 50;
@@ -42,7 +43,7 @@ impl Pace {
     }
 }
 
-/// Ends every connection that this worker has when the pace begins.
+/// Ends every pipe that this worker has when the pace begins.
 pub fn drain(worker: &Rc<Worker>, pace: Pace) {
     let worker = worker.clone();
     tokio::task::spawn_local(async move {
@@ -52,7 +53,7 @@ pub fn drain(worker: &Rc<Worker>, pace: Pace) {
     });
 }
 
-/// Ends the connections that the running configuration has no place for.
+/// Ends the pipes that the running configuration has no place for.
 pub fn reconcile(worker: &Rc<Worker>) {
     let Some(state) = worker.shared.state() else { return };
     worker.pipes.tallies.forget_idle();
@@ -74,12 +75,22 @@ async fn close_paced(worker: &Rc<Worker>, ids: Vec<u64>, pace: Pace) {
 }
 
 fn stays(state: &State, lease: &Lease) -> bool {
-    let listener = state.listener(&lease.connection.listening.key);
-    let has_listener = listener.is_some_and(|listener| state.listeners[listener].tcp.is_some());
-    has_listener && (lease.endpoint.is_none() || state.upstreams.iter().any(|one| one.name == lease.upstream))
+    let Some(listener) = state.listener(&lease.connection.listening.key) else { return false };
+    let is_tcp = state.listeners[listener].tcp.is_some();
+    let may_stay = match &lease.about {
+        About::Tcp { .. } => is_tcp,
+        About::Tunnel(tunnel) => {
+            !is_tcp
+                && state.route(&tunnel.route).is_some_and(|route| {
+                    let changed = state.routes[route].fingerprint != tunnel.fingerprint;
+                    !(changed && state.snapshot.routes[route].on_change == OnChange::Drain)
+                })
+        }
+    };
+    may_stay && (lease.endpoint.is_none() || state.upstreams.iter().any(|one| one.name == lease.upstream))
 }
 
-/// Why a connection that has just been opened must end at once: others like it were ended while it was under way, and
+/// Why a pipe that has just been opened must end at once: others like it were ended while it was under way, and
 /// nobody would come for this one again. `decided` is the state that let it in.
 pub fn lateness(worker: &Worker, decided: &State, lease: &Lease) -> Option<Cause> {
     let state = worker.shared.state()?;
