@@ -122,13 +122,19 @@ pub fn from_map(map: &HeaderMap) -> Fields {
     fields
 }
 
+/// A field whose value never comes again: in the peer's table it would only push out what does. `h2` keeps values out of
+/// there that are said to be sensitive (RFC 7541 §7.1.3).
+const ONCE: &[u8] = b"x-request-id";
+
 /// Fields as HTTP/2 takes them: with names in small letters, and without those of a connection of HTTP/1.1 (RFC 9113
 /// §8.2.2).
 pub fn to_map(fields: &Fields) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(fields.len());
     for (name, value) in fields.iter().filter(|(name, _)| !is_of_connection(name)) {
         // Names and values that were read, or made by us, are what both versions take.
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+        let is_once = name.eq_ignore_ascii_case(ONCE);
+        if let (Ok(name), Ok(mut value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            value.set_sensitive(is_once);
             map.append(name, value);
         }
     }

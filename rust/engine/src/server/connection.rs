@@ -76,10 +76,10 @@ pub async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, head: R
     match plan::decide(client.downstream(), &mut exchange) {
         Ok(Plan::Answer(answer)) => exchange.answer(worker, client, &answer).await,
         Ok(Plan::Echo) => echo::request(worker, client, &exchange).await,
-        Ok(Plan::EchoWebSocket(offer)) => echo::websocket(worker, client, exchange, &offer).await,
+        Ok(Plan::EchoWebSocket(offer)) => Box::pin(echo::websocket(worker, client, exchange, &offer)).await,
         Ok(Plan::Forward) => proxy::forward(worker, client, &mut exchange).await,
-        Ok(Plan::WebSocket(offer)) => websocket::bridge(worker, client, exchange, offer).await,
-        // In a box: it is large, and few need it.
+        // In boxes, like the echo: they are large, and plain requests need no room for them.
+        Ok(Plan::WebSocket(offer)) => Box::pin(websocket::bridge(worker, client, exchange, offer)).await,
         Ok(Plan::Tunnel(wanted)) => Box::pin(tunnel::open(worker, client, exchange, wanted)).await,
         Err(refusal) => exchange.refuse(worker, client, &refusal).await,
     }

@@ -101,8 +101,9 @@ impl Upstream {
         match self.tongue(&way) {
             Tongue::Any => self.dial_bytes(&way, permit).await,
             Tongue::H1 => self.over_h1(&way, pools, permit).await,
-            Tongue::Either => self.over_either(&way, pools, permit).await,
-            Tongue::H2 { or_h1 } => self.over_h2(&way, pools, permit, or_h1).await,
+            // In boxes: they are large, and whoever asks an endpoint of HTTP/1.1 would move the room for them about as well.
+            Tongue::Either => Box::pin(self.over_either(&way, pools, permit)).await,
+            Tongue::H2 { or_h1 } => Box::pin(self.over_h2(&way, pools, permit, or_h1)).await,
         }
     }
 
@@ -143,7 +144,7 @@ impl Upstream {
             Ok(stream) => Ok(way.link(stream, permit, false)),
             Err(refusal) if refusal == refusal::UPSTREAM_PROTOCOL && self.protocol_of(way.wish) == Protocol::Auto => {
                 way.endpoint.learn(Speaks::OnlyH2);
-                self.over_h2(way, pools, permit, false).await
+                Box::pin(self.over_h2(way, pools, permit, false)).await
             }
             Err(refusal) => Err(refusal),
         }

@@ -10,6 +10,8 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -65,10 +67,11 @@ impl Trunk {
     /// Begins to speak HTTP/2. None where the peer does not.
     pub async fn begin(stream: Stream, http2: &Http2) -> Option<Rc<Self>> {
         let transport = Transport::new(stream, Vec::new());
-        let (requests, mut connection) = builder(http2).handshake(transport).await.ok()?;
+        let (requests, mut connection) = builder(http2).handshake(transport.clone()).await.ok()?;
+        transport.defer();
         let pings = connection.ping_pong()?;
         let (settled, settles) = oneshot::channel();
-        tokio::task::spawn_local(drive(connection, pings, settled));
+        tokio::task::spawn_local(drive(connection, transport, pings, settled));
         // Else it is asked what there is to know now.
         let _ = timeout(SETTINGS_PATIENCE, settles).await;
         let (streams, used, retired) = (Cell::new(0), Cell::new(false), Cell::new(false));
@@ -161,9 +164,19 @@ fn builder(http2: &Http2) -> Builder {
 }
 
 /// Until the connection has ended, or its peer has vanished: then dropping it tells its streams.
-async fn drive(connection: Connection<Transport, Bytes>, pings: PingPong, settled: oneshot::Sender<()>) {
+async fn drive(
+    mut connection: Connection<Transport, Bytes>,
+    transport: Transport,
+    pings: PingPong,
+    settled: oneshot::Sender<()>,
+) {
+    let ended = poll_fn(|cx| {
+        let ended = Pin::new(&mut connection).poll(cx);
+        transport.poll_send(cx);
+        ended
+    });
     tokio::select! {
-        _ = connection => {}
+        _ = ended => {}
         () = vanished(pings, settled) => {}
     }
 }

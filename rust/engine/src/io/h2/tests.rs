@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use h2::client::SendRequest;
 use http::{Request, Response};
+use tokio::io::AsyncWrite;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -275,3 +276,88 @@ trait NowOrNever: Future + Sized {
 }
 
 impl<F: Future> NowOrNever for F {}
+
+/// Both ends of a TLS session over a socket pair.
+async fn tls_pair() -> (Stream, Stream) {
+    let (server, client) = crate::io::tls::tests::pair(&[&rustls::version::TLS13]).await;
+    (Stream::Tls(Box::new(server)), Stream::Tls(Box::new(client)))
+}
+
+fn write_now(transport: &mut Transport, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let written = std::pin::Pin::new(&mut *transport).poll_write(&mut cx, bytes);
+    assert!(std::pin::Pin::new(transport).poll_flush(&mut cx).is_ready());
+    written
+}
+
+#[test]
+fn deferred_writes_wait_for_their_driver() {
+    run(async {
+        let (near, mut far) = tls_pair().await;
+        let mut transport = Transport::new(near, Vec::new());
+        assert!(matches!(write_now(&mut transport, b"at once, "), Poll::Ready(Ok(9))));
+        let mut heard = Vec::new();
+        far.read_more(&mut heard).await.unwrap();
+        transport.defer();
+        assert!(matches!(write_now(&mut transport, b"later, "), Poll::Ready(Ok(7))));
+        assert!(matches!(write_now(&mut transport, b"together"), Poll::Ready(Ok(8))));
+        settle().await;
+        assert!(far.poll_read(&mut Context::from_waker(std::task::Waker::noop()), &mut [0; 64]).is_pending());
+        poll_fn(|cx| {
+            transport.poll_send(cx);
+            Poll::Ready(())
+        })
+        .await;
+        far.read_more(&mut heard).await.unwrap();
+        assert_eq!(heard, b"at once, later, together");
+    });
+}
+
+#[test]
+fn no_more_than_a_batch_waits() {
+    run(async {
+        let (near, mut far) = tls_pair().await;
+        let transport = Transport::new(near, Vec::new());
+        transport.defer();
+        let mut written = 0;
+        while let Poll::Ready(count) = write_now(&mut transport.clone(), &[7; 20_000]) {
+            written += count.unwrap();
+            assert!(written < 8 << 20, "the socket takes it all");
+        }
+        // What the socket took, what the session holds, and one batch; all of it arrives, in the end.
+        let (sender, mut heard) = (transport.clone(), Vec::new());
+        let reading = async { while heard.len() < written && far.read_more(&mut heard).await.unwrap() > 0 {} };
+        let sending = poll_fn(|cx| {
+            sender.poll_send(cx);
+            Poll::<()>::Pending
+        });
+        tokio::select! {
+            () = reading => {}
+            () = sending => {}
+        }
+        assert!(heard.len() == written && heard.iter().all(|byte| *byte == 7));
+    });
+}
+
+#[test]
+fn last_words_go_out_when_the_stream_is_taken() {
+    run(async {
+        let (near, mut far) = tls_pair().await;
+        let mut transport = Transport::new(near, Vec::new());
+        transport.defer();
+        assert!(write_now(&mut transport, b"goodbye").is_ready());
+        let stream = transport.take_stream();
+        let mut heard = Vec::new();
+        far.read_more(&mut heard).await.unwrap();
+        assert_eq!(heard, b"goodbye");
+        drop(stream);
+        assert!(matches!(write_now_raw(&mut transport), Poll::Ready(Err(_))), "nothing is left of it");
+    });
+}
+
+fn write_now_raw(transport: &mut Transport) -> Poll<io::Result<()>> {
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let _ = std::pin::Pin::new(&mut *transport).poll_write(&mut cx, b"x");
+    transport.poll_send(&mut cx);
+    std::pin::Pin::new(transport).poll_flush(&mut cx)
+}

@@ -40,7 +40,7 @@ async fn accept(raw: UnixStream, config: Arc<ServerConfig>) -> Result<Tls, Hands
 }
 
 /// Both ends, after their handshake.
-async fn pair(versions: &[&'static SupportedProtocolVersion]) -> (Tls, Tls) {
+pub async fn pair(versions: &[&'static SupportedProtocolVersion]) -> (Tls, Tls) {
     let (near, far) = UnixStream::pair().unwrap();
     let (server, client) = configs(versions);
     let name = ServerName::try_from("a.test").unwrap();

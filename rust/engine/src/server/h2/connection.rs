@@ -8,7 +8,7 @@
 //! are reset before we see them; and it reads nothing more from a client that does not take its answers to pings and
 //! settings. What it does not bound is in [`super::resets`].
 
-use std::cell::RefCell;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Request;
 use super::resets::Resets;
 use crate::http::h2::read_request;
-use crate::io::Stream;
 use crate::io::h2::Transport;
 use crate::server::client::Client;
 use crate::server::connection::{Step, serve_request};
@@ -99,16 +98,18 @@ fn builder(settings: &Listener) -> server::Builder {
 
 async fn serve(worker: Rc<Worker>, session: Session, builder: server::Builder, terms: Terms) {
     let (stream, early, downstream) = session.into_parts();
-    // Unread bytes would make a reset of our close, and the client might never see why.
-    let (left, permit) = (Rc::new(RefCell::new(Stream::Closed)), downstream.permit.clone());
-    let handshake = builder.handshake::<_, Bytes>(Transport::new(stream, early).leaving_to(&left));
+    let (transport, permit) = (Transport::new(stream, early), downstream.permit.clone());
+    let handshake = builder.handshake::<_, Bytes>(transport.clone());
     match timeout(terms.head_timeout, handshake).await {
-        Ok(Ok(connection)) => drive(&worker, connection, Rc::new(downstream), &terms).await,
+        Ok(Ok(connection)) => {
+            transport.defer();
+            drive(&worker, connection, &transport, Rc::new(downstream), &terms).await;
+        }
         Ok(Err(error)) => note(&worker, &terms, &error),
         Err(_) => {}
     }
-    let stream = left.replace(Stream::Closed);
-    stream.linger(LINGER).await;
+    // Unread bytes would make a reset of our close, and the client might never see why.
+    transport.take_stream().linger(LINGER).await;
     drop(permit);
 }
 
@@ -137,8 +138,27 @@ fn note(worker: &Worker, terms: &Terms, error: &h2::Error) {
 }
 
 type Connected = Connection<Transport, Bytes>;
+type Accepted = Result<(Head<RecvStream>, SendResponse<Bytes>), h2::Error>;
 
-async fn drive(worker: &Rc<Worker>, mut connection: Connected, downstream: Rc<Downstream>, terms: &Terms) {
+/// The next request. Before it waits for one, what there is to send goes out.
+async fn accept(connection: &mut Connected, transport: &Transport) -> Option<Accepted> {
+    poll_fn(|cx| {
+        let accepted = connection.poll_accept(cx);
+        if accepted.is_pending() {
+            transport.poll_send(cx);
+        }
+        accepted
+    })
+    .await
+}
+
+async fn drive(
+    worker: &Rc<Worker>,
+    mut connection: Connected,
+    transport: &Transport,
+    downstream: Rc<Downstream>,
+    terms: &Terms,
+) {
     let listening = downstream.permit.listening.clone();
     let mut closed = std::pin::pin!(listening.gate.closed());
     let mut occupation = Occupation::new(terms.keep_alive);
@@ -153,12 +173,13 @@ async fn drive(worker: &Rc<Worker>, mut connection: Connected, downstream: Rc<Do
                 worker.tallies.http2_error(&terms.listener, label(Reason::ENHANCE_YOUR_CALM));
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             }
-            accepted = connection.accept() => match accepted {
+            accepted = accept(&mut connection, transport) => match accepted {
                 Some(Ok((head, respond))) => {
                     occupation.quiet_since = None;
                     let (worker, downstream, resets) = (worker.clone(), downstream.clone(), resets.clone());
                     let exchange = exchange(worker, downstream, resets, head, respond, terms.head_limit);
-                    tokio::task::spawn_local(exchange);
+                    // In a box: on its way into a task and out of it a future is copied many times, and this one is large.
+                    tokio::task::spawn_local(Box::pin(exchange));
                 }
                 Some(Err(error)) => return note(worker, terms, &error),
                 None => return,
