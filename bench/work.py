@@ -52,6 +52,12 @@ OVER_H2 = (
     Work("h2-request", "HTTP/2 request", ("request", *H2), "h2"),
     Work("h2-request64k", "HTTP/2 request for 64 KiB", ("request", "--size", "65536", *H2), "h2"),
 )
+H3 = ("--h3", "--connections", "8", "--streams", "8")
+OVER_H3 = (
+    Work("h3-echo128", "Echo of 128 B over HTTP/3", ("echo", "--size", "128", *H3), "h3-websocket"),
+    Work("h3-request", "HTTP/3 request", ("request", *H3), "h3"),
+    Work("h3-request64k", "HTTP/3 request for 64 KiB", ("request", "--size", "65536", *H3), "h3"),
+)
 TCP = (
     Work("tcp128", "TCP: 128 B there and back", ("tcp", "--size", "128", "--connections", "64"), "tcp"),
     Work("tcp16k", "TCP: 16 KiB there and back", ("tcp", "--size", "16384", "--connections", "64"), "tcp"),
@@ -63,7 +69,7 @@ def _secured(works: tuple[Work, ...], face: str) -> tuple[Work, ...]:
     return tuple(Work(f"tls-{work.name}", f"{work.title}, over TLS", work.arguments, face) for work in works)
 
 
-WORKS = (*HTTP, *_secured(HTTP, "https"), *OVER_H2, *TCP, *_secured(TCP, "tls-tcp"))
+WORKS = (*HTTP, *_secured(HTTP, "https"), *OVER_H2, *OVER_H3, *TCP, *_secured(TCP, "tls-tcp"))
 
 
 @contextmanager

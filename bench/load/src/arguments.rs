@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use crate::Outcome;
 
-const FLAGS: [&str; 3] = ["barrier", "h2", "raw"];
+const FLAGS: [&str; 4] = ["barrier", "h2", "h3", "raw"];
 
 pub struct Arguments {
     pub command: String,

@@ -113,14 +113,26 @@ impl Plan {
         })
     }
 
-    /// How many streams each connection has, where HTTP/2 is asked for. Over TLS that is agreed on by ALPN.
-    pub fn take_streams(&mut self, arguments: &mut Arguments) -> Outcome<Option<usize>> {
+    /// Which version of HTTP is asked for. Over TLS that is agreed on by ALPN.
+    pub fn take_version(&mut self, arguments: &mut Arguments) -> Outcome<Version> {
         let streams = arguments.take("streams", 8_usize)?.max(1);
-        if !arguments.flag("h2") {
-            return Ok(None);
+        match (arguments.flag("h2"), arguments.flag("h3")) {
+            (false, false) => Ok(Version::H1),
+            (true, false) => {
+                self.tls = self.tls.take().map(|config| wire::speaking(config, b"h2"));
+                Ok(Version::H2 { streams })
+            }
+            (false, true) => Ok(Version::H3 { streams }),
+            (true, true) => Err("--h2 or --h3, not both".into()),
         }
-        self.tls = self.tls.take().map(|config| wire::speaking(config, b"h2"));
-        Ok(Some(streams))
+    }
+
+    pub fn warm_up(&self) -> Duration {
+        self.warm_up
+    }
+
+    pub fn measured(&self) -> Duration {
+        self.measured
     }
 
     #[cfg(test)]
@@ -130,13 +142,22 @@ impl Plan {
         Self { target, tls: None, place, connections, warm_up, measured, barrier: false }
     }
 
-    fn pause(&self, event: &str) -> Outcome<()> {
+    /// Stands still where a barrier is asked for.
+    pub fn pause(&self, event: &str) -> Outcome<()> {
         if self.barrier {
             terminal::say(&format!("{{\"event\": \"{event}\"}}"))?;
             terminal::wait_for_line()?;
         }
         Ok(())
     }
+}
+
+/// A version of HTTP, and how many streams each connection has.
+#[derive(Clone, Copy)]
+pub enum Version {
+    H1,
+    H2 { streams: usize },
+    H3 { streams: usize },
 }
 
 /// TLS, where an authority is named.

@@ -2,10 +2,10 @@
 
 use crate::Outcome;
 use crate::arguments::Arguments;
-use crate::drive::{Conversation, Plan, Report, drive};
+use crate::drive::{Conversation, Plan, Report, Version, drive};
 use crate::frame;
-use crate::h2;
 use crate::upgrade::Upgrade;
+use crate::{h2, h3};
 
 /// One key for all: the cost of a mask does not depend on it, and making one up would be the load's own work.
 pub const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -13,11 +13,12 @@ pub const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 pub fn command(mut arguments: Arguments) -> Outcome<()> {
     let mut plan = Plan::take(&mut arguments, 64)?;
     let size = arguments.take("size", 128)?;
-    let streams = plan.take_streams(&mut arguments)?;
+    let version = plan.take_version(&mut arguments)?;
     arguments.finish()?;
-    match streams {
-        None => run(&plan, size)?.say(),
-        Some(streams) => run_streams(&plan, streams, size)?.say(),
+    match version {
+        Version::H1 => run(&plan, size)?.say(),
+        Version::H2 { streams } => run_streams(&plan, streams, size)?.say(),
+        Version::H3 { streams } => h3::run_echo(&plan, streams, size)?.say(),
     }
 }
 

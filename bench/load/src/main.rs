@@ -1,6 +1,6 @@
 //! Everything `bench/run.py` needs besides the gateways: load, the upstream behind them, and the floor to compare with.
 //!
-//! One process, one thread, one epoll, so that the measured machine has a core for the gateway and a core for this.
+//! One process, one thread, one epoll (for HTTP/3 one runtime), so that the measured machine has a core for the gateway and a core for this.
 //! The parts that speak a protocol ([`frame`], [`upgrade`], [`responder`], [`echo`], [`handshake`], [`request`]) take
 //! and return bytes; [`serve`], [`relay`], [`drive`] and [`idle`] own the sockets.
 
@@ -9,6 +9,7 @@ mod drive;
 mod echo;
 mod frame;
 mod h2;
+mod h3;
 mod handshake;
 mod idle;
 mod link;
@@ -51,7 +52,7 @@ tidegate-load: load, an upstream and a bare relay for benchmarks (IPv4, one thre
   probe      --target HOST:PORT [--connections 40] [--size 128] [--rate 400] [--path /]   so many echoes a second; for
              each line on standard input, which says for how many seconds, a report of how long they took
 
-echo and request speak HTTP/2 with --h2 and --streams 8, the number on each connection (--connections 8 then).
+echo and request speak HTTP/2 with --h2 and HTTP/3 with --h3 (and --ca); --streams 8 is the number on each connection.
 All of them speak TLS when --ca FILE.PEM names the authority of the server's certificate, which is for localhost.
 All but idle and probe take --seconds 3, --warm-up 0.5, --host-header TEXT, and --barrier: print an event and wait
 for a line on standard input where the measured time begins and where it ends. Whatever comes back is checked; anything

@@ -2,19 +2,20 @@
 
 use crate::Outcome;
 use crate::arguments::Arguments;
-use crate::drive::{Conversation, Plan, Report, drive};
-use crate::h2;
+use crate::drive::{Conversation, Plan, Report, Version, drive};
 use crate::responder::body;
 use crate::upgrade::{Place, head_length, head_text, header, names};
+use crate::{h2, h3};
 
 pub fn command(mut arguments: Arguments) -> Outcome<()> {
     let mut plan = Plan::take(&mut arguments, 64)?;
     let size = arguments.take("size", 0)?;
-    let streams = plan.take_streams(&mut arguments)?;
+    let version = plan.take_version(&mut arguments)?;
     arguments.finish()?;
-    match streams {
-        None => run(&plan, size)?.say(),
-        Some(streams) => run_streams(&plan, streams, size)?.say(),
+    match version {
+        Version::H1 => run(&plan, size)?.say(),
+        Version::H2 { streams } => run_streams(&plan, streams, size)?.say(),
+        Version::H3 { streams } => h3::run_requests(&plan, streams, size)?.say(),
     }
 }
 

@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use crate::Outcome;
 
 /// The name that the gateway's certificate must have.
-const SERVER_NAME: &str = "localhost";
+pub const SERVER_NAME: &str = "localhost";
 
 pub enum Wire {
     Plain(TcpStream),
