@@ -139,7 +139,7 @@ def _goals(results: Results) -> str:
     rows = [_goal(results, *goal) for goal in GOALS]
     for work, goal in IDLE_GOALS_KIB.items():
         rows.append(_judged(work, f"≤ {goal:g} KiB", results.median(work, "tidegate", "kib"), goal))
-    return _table(("work", "goal", "measured", "met"), rows)
+    return table(("work", "goal", "measured", "met"), rows)
 
 
 def _goal(results: Results, work: str, label: str, other: str, limit: float) -> list[str]:
@@ -151,7 +151,7 @@ def _goal(results: Results, work: str, label: str, other: str, limit: float) -> 
 
 def _judged(work: str, goal: str, value: float | None, limit: float) -> list[str]:
     met = "not measured" if value is None else "yes" if value <= limit else "**no**"
-    return [work, goal, _number(value, 2), met]
+    return [work, goal, number(value, 2), met]
 
 
 def _overview(results: Results) -> str:
@@ -161,13 +161,13 @@ def _overview(results: Results) -> str:
         for work in WORKS
         if work.name in results.rounds
     ]
-    return _table(["", *(gateway.label for gateway in gateways)], rows)
+    return table(["", *(gateway.label for gateway in gateways)], rows)
 
 
 def _brief(results: Results, work: Work, gateway: Gateway) -> str:
     if results.is_unable(work, gateway):
         return "fails"
-    return _number(results.median(work.name, gateway.name, key_of(work)), 1)
+    return number(results.median(work.name, gateway.name, key_of(work)), 1)
 
 
 def _section(results: Results, work: Work) -> str:
@@ -175,29 +175,29 @@ def _section(results: Results, work: Work) -> str:
     if work.is_idle:
         head = ["", "KiB each", "rounds", "× best peer"]
         rows = [[*_absolute(results, work, gateway), _to_best(results, work, gateway)] for gateway in gateways]
-        return f"## {work.title}: {results.setting['idle_connections']} of them\n\n" + _table(head, rows)
+        return f"## {work.title}: {results.setting['idle_connections']} of them\n\n" + table(head, rows)
     head = ["", "CPU µs", "rounds", "× bare relay", "× best peer", "per second", "p50 µs", "p99 µs"]
     rows = [_time_row(results, work, gateway) for gateway in gateways]
     unable = [[GATEWAY_LABELS[name], "fails", *[""] * 6] for name in results.unable.get(work.name, {})]
-    return f"## {work.title}\n\n" + _table(head, rows + unable)
+    return f"## {work.title}\n\n" + table(head, rows + unable)
 
 
 def _time_row(results: Results, work: Work, gateway: Gateway) -> list[str]:
     ours, floor = (results.median(work.name, name, "cpu_us") for name in (gateway.name, "relay"))
     seen = (results.median(work.name, gateway.name, key) for key in ("throughput", "p50_us", "p99_us"))
-    ratios = [_number(_ratio(ours, floor), 2), _to_best(results, work, gateway)]
-    return [*_absolute(results, work, gateway), *ratios, *(_number(value, 0) for value in seen)]
+    ratios = [number(_ratio(ours, floor), 2), _to_best(results, work, gateway)]
+    return [*_absolute(results, work, gateway), *ratios, *(number(value, 0) for value in seen)]
 
 
 def _absolute(results: Results, work: Work, gateway: Gateway) -> list[str]:
     key = key_of(work)
     spread = _spread(figures[key] for figures in results.rounds[work.name][gateway.name] if key in figures)
-    return [gateway.label, _number(results.median(work.name, gateway.name, key), 2), spread]
+    return [gateway.label, number(results.median(work.name, gateway.name, key), 2), spread]
 
 
 def _to_best(results: Results, work: Work, gateway: Gateway) -> str:
     key = key_of(work)
-    return _number(_ratio(results.median(work.name, gateway.name, key), results.best_peer(work.name, key)), 2)
+    return number(_ratio(results.median(work.name, gateway.name, key), results.best_peer(work.name, key)), 2)
 
 
 def _spread(values: Iterable[float]) -> str:
@@ -248,11 +248,11 @@ def _ratio(ours: float | None, theirs: float | None) -> float | None:
     return ours / theirs if ours is not None and theirs else None
 
 
-def _number(value: float | None, digits: int) -> str:
+def number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
-def _table(head: Iterable[str], rows: list[list[str]]) -> str:
+def table(head: Iterable[str], rows: list[list[str]]) -> str:
     head = list(head)
     lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import certificates
+import choices
 import report
 import work
 from gateways import DIRECT, GATEWAYS, ROOT, Failure, Gateway, find_program, install, version
@@ -199,7 +200,10 @@ def conclude(options: argparse.Namespace, results: report.Results) -> int:
     """Writes the reports and the exit code. A part of the measurements never replaces the published whole."""
     whole = (options.only, options.work) == (list(GATEWAYS), list(work.WORKS)) and options.rounds >= ROUNDS
     whole = whole and options.seconds >= SECONDS and not results.failures and not results.setting["missing"]
-    written = report.write(results, options.output or (DOCS if whole else SCRATCH))
+    directory = options.output or (DOCS if whole else SCRATCH)
+    written = report.write(results, directory)
+    if page := choices.write(results, directory):
+        written.append(page)
     say("\n" + report.as_markdown(results))
     say("written: " + ", ".join(str(path) for path in written))
     return 1 if results.failures else 0

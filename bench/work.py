@@ -49,6 +49,7 @@ H2 = ("--h2", "--connections", "8", "--streams", "8")
 OVER_H2 = (
     Work("h2-echo128", "Echo of 128 B over HTTP/2", ("echo", "--size", "128", *H2), "h2-websocket"),
     Work("h2-echo16k", "Echo of 16 KiB over HTTP/2", ("echo", "--size", "16384", *H2), "h2-websocket"),
+    Work("h2-idle", "Idle WebSockets over HTTP/2, 50 on each connection", ("idle", "--h2"), "h2-websocket"),
     Work("h2-request", "HTTP/2 request", ("request", *H2), "h2"),
     Work("h2-request64k", "HTTP/2 request for 64 KiB", ("request", "--size", "65536", *H2), "h2"),
 )

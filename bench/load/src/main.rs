@@ -48,7 +48,8 @@ tidegate-load: load, an upstream and a bare relay for benchmarks (IPv4, one thre
   request    --target HOST:PORT [--connections 64] [--size 0]   HTTP/1.1 GET on kept connections; 0 is a small answer
   tcp        --target HOST:PORT [--connections 64] [--size 128]   an echo of bytes, from serve --raw
   tcp-life   --target HOST:PORT [--connections 32]              connect, one echo of bytes, end of stream both ways
-  idle       --target HOST:PORT [--connections 10000] [--path /]   open, hold until standard input ends
+  idle       --target HOST:PORT [--connections 10000] [--path /]   open, hold until standard input ends; with --h2 so
+             many on connections of --streams 50
   probe      --target HOST:PORT [--connections 40] [--size 128] [--rate 400] [--path /]   so many echoes a second; for
              each line on standard input, which says for how many seconds, a report of how long they took
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "bench"))
 
+import choices
 import report
 from gateways import GATEWAYS
 from work import WORKS
@@ -57,3 +58,16 @@ def test_every_gateway_has_the_templates_that_it_names() -> None:
         for face, spoken in gateway.speaks.items():
             assert face in faces, f"{gateway.name} speaks {face} and no work does"
             assert not spoken.template or (Path(report.__file__).parent / spoken.template).is_file()
+
+
+def test_the_page_that_compares_ways_gets_its_table(tmp_path: Path) -> None:
+    page = tmp_path / choices.PAGE
+    page.write_text((Path(__file__).parents[3] / "docs" / choices.PAGE).read_text())
+    text = page.read_text()
+    results = report.Results(SETTING)
+    results.add(next(work for work in WORKS if work.name == "tcp128"), TIDEGATE, figures(12.34))
+    assert choices.write(results, tmp_path) == page
+    assert "| TCP listener | 12.3 | – | – | 1 |" in page.read_text()
+    assert page.read_text().partition(choices.BEGIN)[0] == text.partition(choices.BEGIN)[0]
+    assert page.read_text().partition(choices.END)[2] == text.partition(choices.END)[2]
+    assert choices.write(results, tmp_path / "elsewhere") is None

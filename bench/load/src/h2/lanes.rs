@@ -40,6 +40,26 @@ impl WebSockets {
     }
 }
 
+impl WebSockets {
+    /// Takes what came for WebSockets that say nothing themselves, and sends what `reply` makes of each message.
+    pub fn answer(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        reply: impl Fn(&[u8]) -> Outcome<Vec<u8>>,
+    ) -> Outcome<()> {
+        self.connection.take(input);
+        while let Some(event) = self.connection.next(out)? {
+            let Event::Data { stream, range, ended: false } = event else {
+                return Err(format!("a WebSocket was ended: {event:?}").into());
+            };
+            let answer = reply(self.connection.bytes(range))?;
+            self.connection.send(stream, &answer, out);
+        }
+        Ok(())
+    }
+}
+
 impl Carrier for WebSockets {
     fn lanes(&self) -> usize {
         self.lanes.len()

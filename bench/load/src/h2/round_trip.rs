@@ -10,7 +10,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::drive::Plan;
 use crate::responder::{Responder, body};
-use crate::{echo, request};
+use crate::socket::Dialler;
+use crate::upgrade::Place;
+use crate::{echo, idle, request};
 
 /// The server's address. Its thread ends with the test process.
 fn target() -> SocketAddrV4 {
@@ -67,6 +69,13 @@ fn echoes_come_back() {
     for size in [1, 128, 16 << 10, 90_000] {
         assert!(echo::run_streams(&Plan::brief(target, 2), 3, size).unwrap().operations > 0);
     }
+}
+
+#[test]
+fn idle_ones_open() {
+    let place = Place { host: "a".into(), path: "/any".into() };
+    let held = idle::open_streams(&mut Dialler::new(target(), None), &place, 120, 50).unwrap();
+    assert_eq!(held.len(), 3);
 }
 
 #[test]
