@@ -12,6 +12,7 @@ mod scratch;
 mod socket;
 mod stream;
 pub mod tls;
+pub mod turns;
 
 pub use listener::Listener;
 pub use raw::{Loose, Raw, Watch};

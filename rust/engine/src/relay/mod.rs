@@ -39,12 +39,13 @@ pub use self::side::Role;
 use self::side::{Heard, Ping, Side, Told};
 use crate::error::Cause;
 use crate::io::clock::{self, Millis};
+use crate::io::turns::Turn;
 use crate::io::{Stream, with_scratch};
 use crate::snapshot::{Frames, IdleCounts, WebSocket};
 use crate::ws::{Control, ControlOpcode, Counts, Event, From, Observer, Rules, Stop};
 
-/// How many times a direction is read before other connections have their turn: 1 MiB at most.
-const READS_IN_A_ROW: usize = 16;
+/// How many times a direction is read before other connections have their turn: 256 KiB at most.
+const READS_IN_A_ROW: usize = 4;
 
 /// What a relay begins with.
 #[derive(Debug)]
@@ -107,6 +108,7 @@ pub struct Relay {
     early: Option<Box<(Vec<u8>, Vec<u8>)>>,
     /// Deadlines came nearer: the worker must look at [`Relay::next_deadline`] again.
     hurried: bool,
+    turn: Turn,
 }
 
 /// Drives a relay to its end. The worker keeps the other handle, for timers and commands.
@@ -139,6 +141,7 @@ impl Relay {
             waker: None,
             early,
             hurried: false,
+            turn: Turn::default(),
         }
     }
 
@@ -218,6 +221,9 @@ impl Relay {
 
     /// Moves one direction on until its sender has nothing, its receiver takes nothing, or it is the others' turn.
     fn pump(&mut self, cx: &mut Context<'_>, from: Role, scratch: &mut [u8]) {
+        if self.turn.poll(cx).is_pending() {
+            return;
+        }
         for _ in 0..READS_IN_A_ROW {
             let (sender, receiver) = self.direction(from);
             if !receiver.line.flush(cx) {
@@ -235,7 +241,7 @@ impl Relay {
                 return;
             }
         }
-        cx.waker().wake_by_ref();
+        self.turn.give_way(cx);
     }
 
     fn read(&mut self, cx: &mut Context<'_>, from: Role, scratch: &mut [u8]) -> Poll<()> {

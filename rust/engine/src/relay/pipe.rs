@@ -26,6 +26,7 @@ use super::line::Line;
 use super::side::Role;
 use crate::error::Cause;
 use crate::io::clock::{self, Millis};
+use crate::io::turns::Turn;
 use crate::io::{Stream, with_scratch};
 use crate::metrics::Cell;
 
@@ -85,6 +86,7 @@ pub struct Pipe {
     waker: Option<Waker>,
     /// The deadline came nearer: the worker must look at [`Pipe::next_deadline`] again.
     hurried: bool,
+    turn: Turn,
 }
 
 /// Drives a pipe to its end. The worker keeps the other handle, for timers and commands.
@@ -118,6 +120,7 @@ impl Pipe {
             discarded: 0,
             waker: None,
             hurried: false,
+            turn: Turn::default(),
         };
         for (role, early) in Role::BOTH.into_iter().zip(early).filter(|(_, early)| !early.is_empty()) {
             let (sender, receiver) = pipe.direction(role);
@@ -235,6 +238,9 @@ impl Pipe {
 
     /// Moves one direction on until its sender has nothing, its receiver takes nothing, or it is the others' turn.
     fn pump(&mut self, cx: &mut Context<'_>, from: Role, scratch: &mut [u8]) {
+        if self.turn.poll(cx).is_pending() {
+            return;
+        }
         for _ in 0..super::READS_IN_A_ROW {
             let (sender, receiver) = self.direction(from);
             let flushed = receiver.line.flush(cx);
@@ -258,7 +264,7 @@ impl Pipe {
                 }
             }
         }
-        cx.waker().wake_by_ref();
+        self.turn.give_way(cx);
     }
 
     /// A side has ended its sending.

@@ -29,9 +29,6 @@ use crate::snapshot::Rate;
 
 /// How long accepting pauses when the process is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
-/// So many connections are accepted before it is the turn of those that are there already: a crowd that comes at once
-/// must not keep live ones waiting until all of it is in.
-const AT_ONCE: u32 = 16;
 /// A worker gives a connection away only if it has this many more than the idlest one.
 const IMBALANCE: usize = 4;
 /// Why a connection beyond the listener's rate is not taken.
@@ -54,24 +51,16 @@ pub async fn run(worker: Rc<Worker>, socket: Arc<ListenSocket>) {
     };
     // The engine keeps the socket itself; it must be able to close it without asking us.
     drop(socket);
-    let (mut leaving, mut in_a_row) = (GateWatch::default(), 0);
+    let mut leaving = GateWatch::default();
     loop {
         let accepted = poll_fn(|cx| match leaving.poll_closed(cx, &listening.gate) {
             Poll::Ready(()) => Poll::Ready(None),
             Poll::Pending => match listener.poll_accept(cx) {
                 Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-                Poll::Pending => {
-                    in_a_row = 0;
-                    Poll::Pending
-                }
+                Poll::Pending => Poll::Pending,
             },
         });
         let Some(accepted) = accepted.await else { return };
-        in_a_row += 1;
-        if in_a_row % AT_ONCE == 0 {
-            // Wakes this task only after the runtime has polled for events and woken those that they are for.
-            tokio::task::yield_now().await;
-        }
         match accepted {
             Ok((raw, peer)) => match wait_for_room(&worker, &listening, &raw).await {
                 Room::Free(occupancy) => dispatch(&worker, &listening, occupancy, raw, peer),
@@ -85,6 +74,9 @@ pub async fn run(worker: Rc<Worker>, socket: Arc<ListenSocket>) {
                 tokio::time::sleep(PAUSE).await;
             }
         }
+        // A crowd that comes at once must not keep live connections waiting until all of it is in. This wakes the task
+        // only after the runtime has polled for events and woken those that they are for.
+        tokio::task::yield_now().await;
     }
 }
 

@@ -44,7 +44,7 @@ pub enum Step {
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let Some(mut session) = accept::establish(&worker, accepted).await else { return };
     if session.is_tcp {
-        return tcp::serve(&worker, session).await;
+        return Box::pin(tcp::serve(&worker, session)).await;
     }
     if session.has_agreed_on_h2() {
         return h2::begin(&worker, session);

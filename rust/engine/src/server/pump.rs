@@ -12,17 +12,11 @@ use crate::http::chunked::{CHUNK_TAIL, write_chunk_head, write_last_chunk};
 use crate::http::h3::head::{read_trailers, write_trailers};
 use crate::http::{BodyLength, BodyReader, BodyStep, Fields, from_map, to_map};
 use crate::io::h3::{Receive, Send};
+use crate::io::turns::Turn;
 use crate::io::{Stream, with_scratch};
 
-/// So many reads in a row, then it is the turn of others: large bodies on their way to many clients at once would keep
-/// every live connection waiting until each of them has filled its client's window.
+/// So many reads in a row, then it is the turn of others.
 const READS: usize = 4;
-
-/// Gives way to the worker's other tasks, and goes on after them.
-fn come_back<T>(cx: &Context<'_>) -> Poll<T> {
-    cx.waker().wake_by_ref();
-    Poll::Pending
-}
 
 /// The most that trailers may have when they are unpacked.
 const TRAILERS: usize = 64 * 1024;
@@ -115,6 +109,7 @@ pub struct Pump {
     read: u64,
     written: u64,
     complete: bool,
+    turn: Turn,
 }
 
 impl Pump {
@@ -137,6 +132,7 @@ impl Pump {
             read,
             written: 0,
             complete,
+            turn: Turn::default(),
         }
     }
 
@@ -182,6 +178,7 @@ impl Pump {
 
     /// Moves the body on; ready when the receiver has taken all of it.
     pub fn poll(&mut self, cx: &mut Context<'_>, from: Source<'_>, to: Sink<'_>) -> Poll<Result<(), Stuck>> {
+        ready!(self.turn.poll(cx));
         match (from, to) {
             (Source::Stream(from), Sink::Stream(to)) => self.poll_streams(cx, from, to),
             (from, to) => self.poll_any(cx, from, to),
@@ -202,7 +199,8 @@ impl Pump {
             }
             ready!(self.poll_read(cx, from, &mut Sink::Stream(to)))?;
         }
-        come_back(cx)
+        self.turn.give_way(cx);
+        Poll::Pending
     }
 
     fn poll_any(&mut self, cx: &mut Context<'_>, mut from: Source<'_>, mut to: Sink<'_>) -> Poll<Result<(), Stuck>> {
@@ -222,7 +220,8 @@ impl Pump {
                 Source::H3(from) => ready!(self.poll_content(cx, from, &mut to))?,
             }
         }
-        come_back(cx)
+        self.turn.give_way(cx);
+        Poll::Pending
     }
 
     /// Sends what is there, of a body that comes from nowhere or has come whole.

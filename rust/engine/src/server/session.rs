@@ -13,7 +13,7 @@ use super::worker::Worker;
 use crate::error::{Refusal, refusal};
 use crate::http::{BadHead, Parsed, RequestHead, Scan, resume_request};
 use crate::io::clock::{self, Millis};
-use crate::io::{Linger, Stream};
+use crate::io::{Linger, Stream, turns};
 use crate::snapshot::HttpVersion;
 
 /// How long a closing connection may take to read our last words. What still comes is thrown away meanwhile: many clients
@@ -114,14 +114,19 @@ impl Session {
         let has_come = std::future::poll_fn(|cx| {
             // First, so that a request that is there already is answered.
             if let Poll::Ready(read) = self.stream.poll_read_more(cx, &mut self.buffer) {
-                return Poll::Ready(matches!(read, Ok(1..)));
+                return Poll::Ready(Some(matches!(read, Ok(1..))));
             }
             if self.leaving.poll_closed(cx, &self.downstream.permit.listening.gate).is_ready() {
-                return Poll::Ready(false);
+                return Poll::Ready(Some(false));
             }
-            self.alarm.poll(cx, deadline).map(|()| false)
+            self.alarm.poll(cx, deadline).map(|()| None)
         });
-        if has_come.await { Ok(()) } else { Err(NoHead::Closed) }
+        match has_come.await {
+            Some(true) => return Ok(()),
+            Some(false) => {}
+            None => turns::next().await,
+        }
+        Err(NoHead::Closed)
     }
 
     async fn read_head(&mut self, limit: usize, patience: Millis, takes: Takes) -> Result<RequestHead, NoHead> {
@@ -156,7 +161,11 @@ impl Session {
         match read.await {
             Some(Ok(1..)) => Ok(()),
             Some(_) => Err(NoHead::Closed),
-            None => Err(NoHead::Refused(refusal::HEAD_TIMEOUT)),
+            None => {
+                // Those that came in one millisecond are late in one, too.
+                turns::next().await;
+                Err(NoHead::Refused(refusal::HEAD_TIMEOUT))
+            }
         }
     }
 

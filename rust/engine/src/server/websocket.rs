@@ -141,7 +141,7 @@ async fn ask(
         let reached = tries.reach(&worker.pools, wish(exchange, offer), events).await?;
         let answered = match reached {
             Reached::Link(link) => ask_endpoint(exchange, is_tls, offer, early, link).await,
-            Reached::Crossing(crossing) => ask_over_h2(exchange, is_tls, offer, crossing, tries).await,
+            Reached::Crossing(crossing) => Box::pin(ask_over_h2(exchange, is_tls, offer, crossing, tries)).await,
         };
         match &answered {
             Ok(answered) => tries.answered(answered.head.status, events),

@@ -21,7 +21,7 @@ use super::pipes::{self, Pipes};
 use super::shared::Shared;
 use super::tally::Tallies;
 use crate::error::Cause;
-use crate::io::Loose;
+use crate::io::{Loose, turns};
 use crate::metrics::Metrics;
 use crate::relay::Order;
 use crate::upstream::Pools;
@@ -98,6 +98,7 @@ fn serve(runtime: &LocalRuntime, worker: &Rc<Worker>, mut commands: UnboundedRec
         tokio::task::spawn_local(keep_time(worker.clone()));
         tokio::task::spawn_local(keep_pipes_time(worker.clone()));
         tokio::task::spawn_local(sweep(worker.clone()));
+        tokio::task::spawn_local(turns::keep());
         while let Some(command) = commands.recv().await {
             if matches!(command, Command::Stop) {
                 break;
