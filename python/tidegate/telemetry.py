@@ -164,7 +164,7 @@ HELP: Mapping[str, str] = {
     "tidegate_endpoint_connections": "Requests, WebSockets, tunnels and TCP connections that an endpoint has now.",
     "tidegate_endpoint_ejections_total": "How often an endpoint was ejected because it failed too often in a row.",
     "tidegate_endpoint_healthy": "Whether an endpoint takes new exchanges: 0 while it is ejected.",
-    "tidegate_endpoint_websocket_fallbacks_total": "Times that WebSockets meant for HTTP/2 began to go over HTTP/1.1.",
+    "tidegate_endpoint_websocket_fallbacks_total": "WebSockets meant for HTTP/2 or HTTP/3 began to use HTTP/1.1.",
     "tidegate_endpoint_tls_failures_total": "TLS handshakes with an endpoint that failed, by reason.",
     "tidegate_http2_errors_total": "Connections of HTTP/2 that ended because of what their client had sent, by code.",
     "tidegate_http_failed_total": "Plain HTTP requests that were refused or whose answers ended early, by reason.",

@@ -162,7 +162,7 @@ class WebSocket:
 
     enabled: bool
     over: tuple[HttpVersion, ...]
-    upstream_protocol: Literal["auto", "h1", "h2"] | None
+    upstream_protocol: Literal["auto", "h1", "h2", "h3"] | None
     """None: what the upstream says."""
     frames: Literal["strict", "opaque"]
     deflate: Literal["pass", "off"]
@@ -267,7 +267,7 @@ class Upstream:
     name: str
     path: KeyPath
     endpoints: tuple[EndpointOptions, ...]
-    protocol: Literal["auto", "h1", "h2"]
+    protocol: Literal["auto", "h1", "h2", "h3"]
     http2: Http2Options
     balance: Literal["round_robin", "random", "least_connections", "two_choices"] | BalanceOptions
     eject: EjectOptions | None

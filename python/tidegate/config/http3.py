@@ -1,10 +1,14 @@
-"""What a listener needs to speak HTTP/3."""
+"""What listeners and upstreams need to speak HTTP/3."""
 
+from collections.abc import Iterable
+
+from tidegate.config.config import Forward, Route, Upstream
 from tidegate.config.document import KeyPath
 from tidegate.config.faults import Findings
 from tidegate.config.options import ListenerOptions
+from tidegate.config.tcp import share_path
 
-__all__ = ["check_h3"]
+__all__ = ["check_h3", "check_h3_upstreams"]
 
 
 def check_h3(options: ListenerOptions, path: KeyPath, findings: Findings) -> None:
@@ -16,3 +20,27 @@ def check_h3(options: ListenerOptions, path: KeyPath, findings: Findings) -> Non
         findings.error(at, "HTTP/3 needs TLS", "give the listener 'tls', or leave out h3")
     if any(bind.address is None for bind in options.bind):
         findings.error(at, "HTTP/3 needs a UDP port, and a unix socket has none", "leave out h3, or the socket")
+
+
+def check_h3_upstreams(routes: Iterable[Route], upstreams: Iterable[Upstream], findings: Findings) -> None:
+    """The same towards endpoints: what an upstream asks of all of them, and a route for its WebSockets."""
+    by_name = {upstream.name: upstream for upstream in upstreams}
+    for upstream in by_name.values():
+        if upstream.protocol == "h3":
+            for index in _without_tls(upstream):
+                message = f"HTTP/3 needs TLS, and '{upstream.endpoints[index].url}' has none"
+                findings.error((*upstream.path, "endpoints", index), message, EXPECTED)
+    for route in routes:
+        over_h3 = any(on.websocket.upstream_protocol == "h3" for on in route.listeners)
+        for name, _ in route.action.to if over_h3 and isinstance(route.action, Forward) else ():
+            if (found := by_name.get(name)) and found.protocol != "h3" and _without_tls(found):
+                at = share_path(findings, (*route.path, "to"), name)
+                message = f"its WebSockets go over HTTP/3, which needs TLS, and not all endpoints of '{name}' have it"
+                findings.error(at, message, EXPECTED, at_key=at[-1] == name)
+
+
+EXPECTED = "write it as https://host:port"
+
+
+def _without_tls(upstream: Upstream) -> list[int]:
+    return [index for index, endpoint in enumerate(upstream.endpoints) if not endpoint.url.tls]

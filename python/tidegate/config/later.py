@@ -48,7 +48,6 @@ LATER: tuple[Later, ...] = (
     Later("upstreams.*.health"),
     Later("upstreams.*.discover"),
     Later("upstreams.*.limits"),
-    Later("upstreams.*.protocol", ("h3",), "auto, h1 or h2"),
 )
 
 

@@ -568,6 +568,7 @@ pub enum Protocol {
     Auto,
     H1,
     H2,
+    H3,
 }
 
 /// A version of the PROXY protocol.

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tidegate_engine::http::Fields;
 use tidegate_engine::http::h3::code::Code;
-use tidegate_engine::http::h3::control::{StreamKind, StreamReader};
+use tidegate_engine::http::h3::control::{Speaker, StreamKind, StreamReader};
 use tidegate_engine::http::h3::frame::{write_data_head, write_goaway, write_headers, write_settings};
 use tidegate_engine::http::h3::head::{read_request, read_trailers};
 use tidegate_engine::http::h3::message::{Event, MessageReader};
@@ -110,15 +110,23 @@ proptest! {
     }
 
     #[test]
-    fn hostile_streams_mean_the_same_in_pieces(kind in 0_u64..4, bytes in nearly_frames(), with_settings: bool, step in 1_usize..9) {
-        let Ok(kind) = StreamKind::new(kind) else { return Ok(()) };
+    fn hostile_streams_mean_the_same_in_pieces(
+        kind in 0_u64..4,
+        from_client: bool,
+        bytes in nearly_frames(),
+        with_settings: bool,
+        step in 1_usize..9,
+    ) {
+        let speaker = if from_client { Speaker::Client } else { Speaker::Server };
+        let Ok(kind) = StreamKind::new(kind, speaker) else { return Ok(()) };
         let mut whole = Vec::new();
         if with_settings {
             write_settings(&mut whole, 1000, true);
             write_goaway(&mut whole, 0);
         }
         whole.extend_from_slice(&bytes);
-        let (Some(mut first), Some(mut second)) = (StreamReader::new(kind), StreamReader::new(kind)) else { return Ok(()) };
+        let new = || StreamReader::new(kind, speaker);
+        let (Some(mut first), Some(mut second)) = (new(), new()) else { return Ok(()) };
         prop_assert_eq!(first.take(&whole), whole.chunks(step).try_for_each(|piece| second.take(piece)));
     }
 

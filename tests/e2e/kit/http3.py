@@ -108,6 +108,10 @@ class H3Stream:
     async def close(self) -> None:
         self.reset()
 
+    def pause(self) -> None:
+        """Take nothing: the stream's window fills up."""
+        self.client.paused.add(self.number)
+
     async def head(self) -> Head:
         return await soon(asyncio.shield(self._head))
 
@@ -170,8 +174,16 @@ class H3Client(QuicConnectionProtocol):
         self.streams: dict[int, H3Stream] = {}
         self.ending: ConnectionTerminated | None = None
         self._control = b""
+        self.paused: set[int] = set()
+        self._raise_limits = self._quic._write_stream_limits
+        self._quic._write_stream_limits = self._limit  # type: ignore[method-assign]
         self._settled = asyncio.Event()
         self._ended = asyncio.Event()
+
+    def _limit(self, builder: Any, space: Any, stream: Any) -> None:
+        """The library knows of no reader who is slow: it raises a stream's window as soon as the half has come."""
+        if stream.stream_id not in self.paused:
+            self._raise_limits(builder, space, stream)
 
     @property
     def goaways(self) -> list[int]:

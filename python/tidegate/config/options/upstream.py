@@ -134,12 +134,12 @@ class UpstreamOptions(Options):
         description="`http://host:port`, `https://host:port`, `tcp://host:port` and `tls://host:port` (for "
         "listeners with `tcp`), `unix:/path`, or `{url, weight}`. Names are resolved again as they age."
     )
-    protocol: Literal["auto", "h1", "h2"] = Field(
+    protocol: Literal["auto", "h1", "h2", "h3"] = Field(
         "auto",
         description="What is spoken to the endpoints. `auto`: over TLS what ALPN agrees on, `h1` in clear text; for "
-        "WebSockets `h1`, and `h2` only where the endpoint speaks nothing else.",
+        "WebSockets `h1`, and `h2` only where the endpoint speaks nothing else. `h3` needs `https://` endpoints.",
     )
-    http2: Http2Options = Field(Http2Options(), description="What a connection of HTTP/2 may take.")
+    http2: Http2Options = Field(Http2Options(), description="What a connection of HTTP/2 or HTTP/3 may take.")
     balance: Annotated[
         Literal["round_robin", "random", "least_connections", "two_choices"] | BalanceOptions,
         WordOr({policy: policy for policy in _POLICIES}, BalanceOptions),

@@ -61,10 +61,10 @@ class WebSocketOptions(Options):
         description="The HTTP versions that a client may open one over. Clients of HTTP/2 and HTTP/3 are told of it "
         "only where some route of the server name has that version here.",
     )
-    upstream_protocol: Literal["auto", "h1", "h2"] | None = Field(
+    upstream_protocol: Literal["auto", "h1", "h2", "h3"] | None = Field(
         None,
         description="What is spoken to the endpoints for WebSockets; what the upstream's `protocol` says when left "
-        "out. An endpoint that takes none over `h2` gets them over `h1`.",
+        "out. An endpoint that takes none over `h2` or `h3` gets them over `h1`.",
     )
     frames: Literal["strict", "opaque"] = Field(
         "strict",

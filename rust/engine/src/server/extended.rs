@@ -1,12 +1,10 @@
-//! A WebSocket to an endpoint over HTTP/2: an extended CONNECT (RFC 8441).
+//! A WebSocket to an endpoint over HTTP/2 or HTTP/3: an extended CONNECT (RFC 8441, RFC 9220).
 
 use super::exchange::Exchange;
 use crate::error::{Refusal, refusal};
 use crate::http::ResponseHead;
-use crate::io::Stream;
-use crate::io::h2::H2;
 use crate::snapshot::Deflate;
-use crate::upstream::{Crossing, Link, Permit, Question, response_head, was_untouched};
+use crate::upstream::{Crossing, HeadError, Link, Permit, Question};
 use crate::ws::handshake::{self, Offered};
 
 /// What an endpoint has said.
@@ -16,8 +14,8 @@ pub enum Asked {
         head: Box<ResponseHead>,
         offered: Offered,
     },
-    /// It takes no WebSockets over HTTP/2 after all, and HTTP/1.1 will do.
-    NotOverH2(Permit),
+    /// It takes no WebSockets in this way after all, and HTTP/1.1 will do.
+    OnlyOverH1(Permit),
 }
 
 /// Sends an extended CONNECT and waits for its answer.
@@ -32,20 +30,18 @@ pub async fn ask(exchange: &Exchange, is_tls: bool, crossing: Crossing) -> Resul
     let fields = exchange.request_fields(fields, is_tls, &crossing.permit.endpoint().host);
     let protocol = Some("websocket");
     let question = Question { method: b"CONNECT", target: &exchange.target, fields: &fields, protocol };
-    let (response, send) = crossing.open(&question, false)?;
-    let response = response.await;
-    crossing.place.answered();
-    let Crossing { place, permit, or_h1 } = crossing;
-    match response {
-        Ok(response) if or_h1 && is_refusal(response.status().as_u16()) => Ok(Asked::NotOverH2(permit)),
-        Ok(response) => {
-            let head = Box::new(response_head(&response, response.body().is_end_stream(), b"CONNECT"));
-            let stream = H2::new(send, response.into_body()).with(place);
-            let link = Link { stream: Stream::H2(Box::new(stream)), permit, tls: None, reused: false };
-            Ok(Asked::Answered { link, head, offered })
+    let mut awaited = crossing.open(&question, false)?;
+    let or_h1 = awaited.crossing.or_h1;
+    match awaited.final_head().await {
+        Ok(head) if or_h1 && is_refusal(head.status) => Ok(Asked::OnlyOverH1(awaited.crossing.permit)),
+        Ok(head) => {
+            let link = awaited.into_link().ok_or(refusal::UPSTREAM_LOST)?;
+            Ok(Asked::Answered { link, head: Box::new(head), offered })
         }
-        Err(error) if or_h1 && error.is_reset() && !was_untouched(&error) => Ok(Asked::NotOverH2(permit)),
-        Err(_) => Err(refusal::UPSTREAM_LOST),
+        // Reset, and not because it goes.
+        Err(HeadError::Lost { unanswered: false }) if or_h1 => Ok(Asked::OnlyOverH1(awaited.crossing.permit)),
+        Err(HeadError::Malformed(text)) => Err(Refusal { text, ..refusal::BAD_RESPONSE }),
+        Err(HeadError::Lost { .. } | HeadError::Untouched) => Err(refusal::UPSTREAM_LOST),
     }
 }
 

@@ -1,41 +1,28 @@
 //! The endpoint's side of one exchange, over whatever version of HTTP it is reached, as `client` is the other side.
 //!
 //! Over HTTP/1.1 the exchange has a whole connection for itself, and the request's head goes in front of its body. Over
-//! HTTP/2 it has a stream: the head has opened it, and the head of the answer makes a byte stream of it.
+//! HTTP/2 and HTTP/3 it has a stream: the head has opened it, and the head of the answer makes a byte stream of it.
 
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-
-use bytes::Bytes;
-use h2::SendStream;
-use h2::client::ResponseFuture;
 
 use super::pump::Sink;
 use crate::error::{Refusal, refusal};
 use crate::http::{Method, ResponseHead};
-use crate::io::Stream;
-use crate::io::h2::H2;
-use crate::upstream::{Crossing, HeadError, Link, Question, ResponseReader, no_answer, response_head};
+use crate::upstream::{Awaited, Crossing, HeadError, Link, Opened, Question, ResponseReader};
 
 /// An endpoint that is asked.
 pub enum Origin {
     H1 { link: Link, reader: ResponseReader },
-    H2(Box<Asked>),
+    Crossing(Box<Asked>),
 }
 
-/// A stream of HTTP/2.
+/// A stream of HTTP/2 or HTTP/3.
 pub struct Asked {
     is_reused: bool,
     /// Until the answer's head has come.
-    open: Option<Open>,
+    awaited: Option<Awaited>,
     /// From then on.
     link: Option<Link>,
-}
-
-struct Open {
-    crossing: Crossing,
-    response: ResponseFuture,
-    send: SendStream<Bytes>,
 }
 
 impl Origin {
@@ -44,21 +31,21 @@ impl Origin {
         Self::H1 { link, reader: ResponseReader::default() }
     }
 
-    /// Asks over HTTP/2; `ended`: no body follows.
+    /// Asks on a stream; `ended`: no body follows.
     ///
     /// # Errors
     /// The refusal for the client.
-    pub fn h2(crossing: Crossing, question: &Question<'_>, ended: bool) -> Result<Self, Refusal> {
-        let (response, send) = crossing.open(question, ended)?;
+    pub fn crossing(crossing: Crossing, question: &Question<'_>, ended: bool) -> Result<Self, Refusal> {
         let is_reused = crossing.place.is_reused;
-        Ok(Self::H2(Box::new(Asked { is_reused, open: Some(Open { crossing, response, send }), link: None })))
+        let awaited = Some(crossing.open(question, ended)?);
+        Ok(Self::Crossing(Box::new(Asked { is_reused, awaited, link: None })))
     }
 
     /// Whether its connection carried others before: its peer may have closed it meanwhile.
     pub fn is_reused(&self) -> bool {
         match self {
             Self::H1 { link, .. } => link.reused,
-            Self::H2(asked) => asked.is_reused,
+            Self::Crossing(asked) => asked.is_reused,
         }
     }
 
@@ -66,8 +53,9 @@ impl Origin {
     pub fn sink(&mut self) -> Sink<'_> {
         match self {
             Self::H1 { link, .. } => Sink::Stream(&mut link.stream),
-            Self::H2(asked) => match (&mut asked.open, &mut asked.link) {
-                (Some(open), _) => Sink::H2(&mut open.send),
+            Self::Crossing(asked) => match (&mut asked.awaited, &mut asked.link) {
+                (Some(Awaited { opened: Opened::H2(opened), .. }), _) => Sink::H2(&mut opened.send),
+                (Some(Awaited { opened: Opened::H3(opened), .. }), _) => Sink::H3(&mut opened.send),
                 (None, Some(link)) => Sink::of(&mut link.stream),
                 (None, None) => Sink::Gone,
             },
@@ -78,7 +66,7 @@ impl Origin {
     pub fn poll_head(&mut self, cx: &mut Context<'_>, method: &Method) -> Poll<Result<ResponseHead, HeadError>> {
         match self {
             Self::H1 { link, reader } => reader.poll_head(cx, &mut link.stream, *method == Method::Head),
-            Self::H2(asked) => asked.poll_head(cx, method),
+            Self::Crossing(asked) => asked.poll_head(cx),
         }
     }
 
@@ -89,25 +77,18 @@ impl Origin {
     pub fn answered(self) -> Result<(Link, ResponseReader), Refusal> {
         match self {
             Self::H1 { link, reader } => Ok((link, reader)),
-            Self::H2(asked) => Ok((asked.link.ok_or(refusal::UPSTREAM_LOST)?, ResponseReader::default())),
+            Self::Crossing(asked) => Ok((asked.link.ok_or(refusal::UPSTREAM_LOST)?, ResponseReader::default())),
         }
     }
 }
 
 impl Asked {
-    fn poll_head(&mut self, cx: &mut Context<'_>, method: &Method) -> Poll<Result<ResponseHead, HeadError>> {
-        let Some(open) = &mut self.open else { return Poll::Pending };
-        if let Poll::Ready(Some(Ok(interim))) = open.response.poll_informational(cx) {
-            return Poll::Ready(Ok(response_head(&interim, true, method.as_bytes())));
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, HeadError>> {
+        let Some(awaited) = &mut self.awaited else { return Poll::Pending };
+        let head = ready!(awaited.poll_head(cx))?;
+        if !(100..200).contains(&head.status) {
+            self.link = self.awaited.take().and_then(Awaited::into_link);
         }
-        let answered = ready!(Pin::new(&mut open.response).poll(cx));
-        let Some(Open { crossing, send, .. }) = self.open.take() else { return Poll::Pending };
-        crossing.place.answered();
-        let response = answered.map_err(|error| no_answer(&error))?;
-        let head = response_head(&response, response.body().is_end_stream(), method.as_bytes());
-        let Crossing { place, permit, .. } = crossing;
-        let stream = H2::new(send, response.into_body()).with(place);
-        self.link = Some(Link { stream: Stream::H2(Box::new(stream)), permit, tls: None, reused: self.is_reused });
         Poll::Ready(Ok(head))
     }
 }

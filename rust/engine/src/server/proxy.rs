@@ -143,12 +143,12 @@ async fn ask_endpoint(client: &mut Client<'_>, exchange: &Exchange, reached: Rea
     Asking::new(client, exchange, origin, upload).answer().await
 }
 
-/// Opens a stream of HTTP/2 with the request's head.
+/// Opens a stream with the request's head.
 fn cross(exchange: &Exchange, is_tls: bool, crossing: Crossing) -> Result<Origin, Refusal> {
     let fields = exchange.request_fields(own_fields(exchange), is_tls, &crossing.permit.endpoint().host);
     let (method, target) = (exchange.head.method.as_bytes(), &exchange.target);
     let question = Question { method, target, fields: &fields, protocol: None };
-    Origin::h2(crossing, &question, exchange.head.body.is_empty())
+    Origin::crossing(crossing, &question, exchange.head.body.is_empty())
 }
 
 /// The client's fields without those of its connection.

@@ -57,6 +57,7 @@ impl<'s> Source<'s> {
     pub fn of(stream: &'s mut Stream) -> Self {
         match stream {
             Stream::H2(h2) => Self::H2(h2.halves().1),
+            Stream::H3(h3) => Self::H3(h3.halves().1),
             stream => Self::Stream(stream),
         }
     }
@@ -67,6 +68,7 @@ impl<'s> Sink<'s> {
     pub fn of(stream: &'s mut Stream) -> Self {
         match stream {
             Stream::H2(h2) => Self::H2(h2.halves().0),
+            Stream::H3(h3) => Self::H3(h3.halves().0),
             stream => Self::Stream(stream),
         }
     }

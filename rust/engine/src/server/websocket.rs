@@ -37,7 +37,7 @@ struct Answered {
 enum Question {
     /// RFC 6455: our key, and what was offered with it.
     Strict { key: [u8; 24], offered: Offered },
-    /// RFC 8441: what was offered.
+    /// RFC 8441, RFC 9220: what was offered.
     Extended(Offered),
     /// Whatever the client said.
     Opaque,
@@ -141,7 +141,7 @@ async fn ask(
         let reached = tries.reach(&worker.pools, wish(exchange, offer), events).await?;
         let answered = match reached {
             Reached::Link(link) => ask_endpoint(exchange, is_tls, offer, early, link).await,
-            Reached::Crossing(crossing) => Box::pin(ask_over_h2(exchange, is_tls, offer, crossing, tries)).await,
+            Reached::Crossing(crossing) => Box::pin(ask_extended(exchange, is_tls, offer, crossing, tries)).await,
         };
         match &answered {
             Ok(answered) => tries.answered(answered.head.status, events),
@@ -158,27 +158,28 @@ async fn ask(
 fn wish(exchange: &Exchange, offer: &Offer) -> Wish {
     match offer {
         Offer::Strict(_) => Wish::WebSocket { over: exchange.websocket().upstream_protocol },
-        // Other dialects know nothing of HTTP/2.
+        // Other dialects know nothing of HTTP/2 and HTTP/3.
         Offer::Opaque(_) => Wish::WebSocket { over: Some(Protocol::H1) },
     }
 }
 
-/// Asks over HTTP/2; over HTTP/1.1 an endpoint that refuses this, where that will do.
-async fn ask_over_h2(
+/// Asks over HTTP/2 or HTTP/3; over HTTP/1.1 an endpoint that refuses this, where that will do.
+async fn ask_extended(
     exchange: &mut Exchange,
     is_tls: bool,
     offer: &Offer,
     crossing: Crossing,
     tries: &Tries,
 ) -> Result<Answered, Refusal> {
-    exchange.goes_to(&crossing.permit, "h2");
+    let version = crossing.version();
+    exchange.goes_to(&crossing.permit, version.label());
     match extended::ask(exchange, is_tls, crossing).await? {
         Asked::Answered { link, head, offered } => {
             let (reader, question) = (ResponseReader::default(), Question::Extended(offered));
             Ok(Answered { link, reader, head: *head, question })
         }
-        Asked::NotOverH2(permit) => {
-            let link = tries.fall_back(permit).await?;
+        Asked::OnlyOverH1(permit) => {
+            let link = tries.fall_back(permit, version).await?;
             ask_endpoint(exchange, is_tls, offer, &[], link).await
         }
     }

@@ -28,8 +28,8 @@ use crate::snapshot::{PeerName, Trust, UpstreamTls};
 #[derive(Debug)]
 pub struct ClientTls {
     id: [u8; 32],
-    /// One for each [`Alpn`]; they share their sessions.
-    configs: [Arc<ClientConfig>; 4],
+    /// One for each [`Alpn`]; those over TCP share their sessions.
+    configs: [Arc<ClientConfig>; 5],
     server_name: Option<PeerName>,
 }
 
@@ -52,7 +52,8 @@ pub fn build_client(
     let verifier = verifier(&tls.trust, secrets).map_err(|why| one(format!("{pointer}/trust"), why));
     let (verifier, identity) = both(verifier, identity(tls, secrets, &format!("{pointer}/certificate")))?;
     let config = configure(verifier, identity).map_err(|error| one(pointer, error.to_string()))?;
-    let configs = [Alpn::Nothing, Alpn::H1, Alpn::H2, Alpn::Either].map(|alpn| Arc::new(offering(&config, alpn)));
+    let configs =
+        [Alpn::Nothing, Alpn::H1, Alpn::H2, Alpn::Either, Alpn::H3].map(|alpn| Arc::new(offering(&config, alpn)));
     Ok(Arc::new(ClientTls { id, configs, server_name: tls.server_name.clone() }))
 }
 
@@ -65,6 +66,8 @@ pub enum Alpn {
     H2,
     /// Both, HTTP/2 first.
     Either,
+    /// Over QUIC.
+    H3,
 }
 
 /// The protocol id of HTTP/2.
@@ -77,8 +80,13 @@ fn offering(config: &ClientConfig, alpn: Alpn) -> ClientConfig {
         Alpn::H1 => &[H1],
         Alpn::H2 => &[H2],
         Alpn::Either => &[H2, H1],
+        Alpn::H3 => &[b"h3"],
     };
     let mut config = config.clone();
+    if alpn == Alpn::H3 {
+        // Sessions of TCP and of QUIC are not each other's.
+        config.resumption = client::Resumption::in_memory_sessions(SESSIONS);
+    }
     config.alpn_protocols = ids.iter().map(|id| id.to_vec()).collect();
     config
 }

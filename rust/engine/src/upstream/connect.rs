@@ -9,9 +9,10 @@
 //! | | `h2` | HTTP/2; HTTP/1.1 where it takes none | the same |
 //! | tunnels by CONNECT | `auto` | as WebSockets | HTTP/1.1 |
 //! | | `h1`, `h2` | that one | that one |
+//! | all | `h3` | HTTP/3; for WebSockets HTTP/1.1 where it takes none | never |
 //!
 //! What ALPN has agreed on is remembered for each endpoint, and so is for ten minutes that it takes no WebSockets over
-//! HTTP/2.
+//! HTTP/2 or HTTP/3.
 
 use std::sync::Arc;
 
@@ -19,10 +20,10 @@ use super::crossing::Crossing;
 use super::dial::{dial, has_agreed_on_h2};
 use super::trunk::{Place, Trunk};
 use super::trunks::{Dialled, Found, Whom};
-use super::{Endpoint, Link, Permit, Pools, Speaks, Upstream};
+use super::{Endpoint, Link, Permit, Pools, Speaks, Upstream, quic};
 use crate::error::{Refusal, refusal};
 use crate::io::Stream;
-use crate::snapshot::Protocol;
+use crate::snapshot::{HttpVersion, Protocol};
 use crate::tls::{Alpn, ClientTls};
 
 /// What an endpoint is wanted for.
@@ -52,7 +53,7 @@ impl Reached {
     pub fn protocol(&self) -> &'static str {
         match self {
             Self::Link(link) => link.protocol(),
-            Self::Crossing(_) => "h2",
+            Self::Crossing(crossing) => crossing.version().label(),
         }
     }
 
@@ -71,7 +72,9 @@ enum Tongue {
     H1,
     /// What ALPN agrees on.
     Either,
-    H2 {
+    /// Over a connection that many share.
+    Shared {
+        version: HttpVersion,
         or_h1: bool,
     },
 }
@@ -103,21 +106,20 @@ impl Upstream {
             Tongue::H1 => self.over_h1(&way, pools, permit).await,
             // In boxes: they are large, and whoever asks an endpoint of HTTP/1.1 would move the room for them about as well.
             Tongue::Either => Box::pin(self.over_either(&way, pools, permit)).await,
-            Tongue::H2 { or_h1 } => Box::pin(self.over_h2(&way, pools, permit, or_h1)).await,
+            Tongue::Shared { version, or_h1 } => Box::pin(self.over_trunk(&way, pools, permit, version, or_h1)).await,
         }
     }
 
     fn tongue(&self, way: &Way<'_>) -> Tongue {
-        let is_websocket = matches!(way.wish, Wish::WebSocket { .. });
         if way.wish == Wish::Bytes {
             return Tongue::Any;
         }
         match self.protocol_of(way.wish) {
             Protocol::H1 => Tongue::H1,
-            Protocol::H2 if is_websocket && way.endpoint.has_fallen_back() => Tongue::H1,
-            Protocol::H2 => Tongue::H2 { or_h1: is_websocket },
+            Protocol::H2 => shared(way, HttpVersion::H2),
+            Protocol::H3 => shared(way, HttpVersion::H3),
             Protocol::Auto if !way.is_request() && way.endpoint.speaks() == Speaks::OnlyH2 => {
-                Tongue::H2 { or_h1: false }
+                Tongue::Shared { version: HttpVersion::H2, or_h1: false }
             }
             Protocol::Auto if !way.is_request() || way.tls.is_none() => Tongue::H1,
             Protocol::Auto => Tongue::Either,
@@ -144,7 +146,7 @@ impl Upstream {
             Ok(stream) => Ok(way.link(stream, permit, false)),
             Err(refusal) if refusal == refusal::UPSTREAM_PROTOCOL && self.protocol_of(way.wish) == Protocol::Auto => {
                 way.endpoint.learn(Speaks::OnlyH2);
-                Box::pin(self.over_h2(way, pools, permit, false)).await
+                Box::pin(self.over_trunk(way, pools, permit, HttpVersion::H2, false)).await
             }
             Err(refusal) => Err(refusal),
         }
@@ -153,7 +155,7 @@ impl Upstream {
     /// What ALPN agrees on; what it did last is looked for first.
     async fn over_either(&self, way: &Way<'_>, pools: &Pools, permit: Permit) -> Result<Reached, Refusal> {
         if way.endpoint.speaks() != Speaks::H1 {
-            match pools.trunks.place(self.whom(way), self.dial_trunk(way, Alpn::Either)).await? {
+            match pools.trunks.place(self.whom(way, HttpVersion::H2), self.dial_trunk(way, Alpn::Either)).await? {
                 Found::Place(place) => return Ok(crossing(place, permit, false)),
                 Found::Stream(stream) => return Ok(way.link(stream, permit, false)),
                 Found::OnlyH1 => {}
@@ -165,25 +167,34 @@ impl Upstream {
         match self.dial_trunk(way, Alpn::Either).await? {
             Dialled::Stream(stream) => Ok(way.link(stream, permit, false)),
             // It has changed its mind.
-            Dialled::Trunk(trunk) => Ok(crossing(pools.trunks.add(self.whom(way), trunk), permit, false)),
+            Dialled::Trunk(trunk) => {
+                Ok(crossing(pools.trunks.add(self.whom(way, HttpVersion::H2), trunk)?, permit, false))
+            }
         }
     }
 
-    async fn over_h2(&self, way: &Way<'_>, pools: &Pools, permit: Permit, or_h1: bool) -> Result<Reached, Refusal> {
-        let alpn = if or_h1 { Alpn::Either } else { Alpn::H2 };
-        let found = pools.trunks.place(self.whom(way), self.dial_trunk(way, alpn)).await;
+    /// Over a connection that is shared; where it takes no WebSockets, and HTTP/1.1 will do, over that.
+    async fn over_trunk(
+        &self,
+        way: &Way<'_>,
+        pools: &Pools,
+        permit: Permit,
+        version: HttpVersion,
+        or_h1: bool,
+    ) -> Result<Reached, Refusal> {
+        let found = pools.trunks.place(self.whom(way, version), self.dial_shared(way, version, or_h1)).await;
         match found {
             Ok(Found::Place(place)) if !way.needs_extended() || place.takes_websockets() => {
                 Ok(crossing(place, permit, or_h1))
             }
             Ok(Found::Place(_)) if !or_h1 => Err(refusal::UPSTREAM_WEBSOCKET),
             Ok(Found::Stream(stream)) => {
-                way.endpoint.fall_back();
+                way.endpoint.fall_back(version);
                 Ok(way.link(stream, permit, false))
             }
-            Ok(Found::Place(_) | Found::OnlyH1) => self.fall_back(permit).await.map(Reached::Link),
-            Err(refusal) if refusal == refusal::UPSTREAM_PROTOCOL && or_h1 => {
-                self.fall_back(permit).await.map(Reached::Link)
+            Ok(Found::Place(_) | Found::OnlyH1) => self.fall_back(permit, version).await.map(Reached::Link),
+            Err(refusal) if or_h1 && is_of_version(version, &refusal) => {
+                self.fall_back(permit, version).await.map(Reached::Link)
             }
             Err(refusal) => {
                 // It may have come to speak something else.
@@ -193,18 +204,27 @@ impl Upstream {
         }
     }
 
-    /// HTTP/1.1 to an endpoint that takes no WebSockets over HTTP/2, now and for a while.
-    pub(super) async fn fall_back(&self, permit: Permit) -> Result<Link, Refusal> {
+    /// HTTP/1.1 to an endpoint that takes no WebSockets over this version, now and for a while.
+    pub(super) async fn fall_back(&self, permit: Permit, version: HttpVersion) -> Result<Link, Refusal> {
         let endpoint = permit.endpoint();
-        endpoint.fall_back();
         let tls = self.tls.as_ref().filter(|_| endpoint.tls.is_some());
         let stream = dial(endpoint, tls, Alpn::H1, &[], &self.terms).await?;
+        endpoint.fall_back(version);
         Ok(Link { stream, permit, tls: tls.cloned(), reused: false })
     }
 
-    fn whom<'w>(&self, way: &Way<'w>) -> Whom<'w> {
+    fn whom<'w>(&self, way: &Way<'w>, version: HttpVersion) -> Whom<'w> {
         let (endpoint, tls, websockets) = (way.endpoint, way.tls, !way.is_request());
-        Whom { endpoint, tls, websockets, idle_timeout: self.pool.idle_timeout }
+        Whom { endpoint, tls, version, websockets, idle_timeout: self.pool.idle_timeout }
+    }
+
+    async fn dial_shared(&self, way: &Way<'_>, version: HttpVersion, or_h1: bool) -> Result<Dialled, Refusal> {
+        if version != HttpVersion::H3 {
+            return self.dial_trunk(way, if or_h1 { Alpn::Either } else { Alpn::H2 }).await;
+        }
+        let dialled = quic::dial(way.endpoint, way.tls, &self.http2, self.terms.patience).await?;
+        let trunk = Trunk::begin_h3(dialled, &self.http2, !way.is_request()).await;
+        trunk.map(Dialled::Trunk).ok_or(refusal::UPSTREAM_PROTOCOL)
     }
 
     async fn dial_trunk(&self, way: &Way<'_>, alpn: Alpn) -> Result<Dialled, Refusal> {
@@ -239,6 +259,21 @@ impl Way<'_> {
     fn link(&self, stream: Stream, permit: Permit, reused: bool) -> Reached {
         Reached::Link(Link { stream, permit, tls: self.tls.cloned(), reused })
     }
+}
+
+/// Over this version; WebSockets over HTTP/1.1 while the endpoint takes none.
+fn shared(way: &Way<'_>, version: HttpVersion) -> Tongue {
+    let is_websocket = matches!(way.wish, Wish::WebSocket { .. });
+    if is_websocket && way.endpoint.has_fallen_back(version) {
+        return Tongue::H1;
+    }
+    Tongue::Shared { version, or_h1: is_websocket }
+}
+
+/// Whether a failure may be that of this version alone: where nobody answers over UDP, somebody may over TCP.
+fn is_of_version(version: HttpVersion, refusal: &Refusal) -> bool {
+    let nobody = *refusal == refusal::CONNECT_FAILED || *refusal == refusal::CONNECT_TIMEOUT;
+    *refusal == refusal::UPSTREAM_PROTOCOL || (nobody && version == HttpVersion::H3)
 }
 
 fn crossing(place: Place, permit: Permit, or_h1: bool) -> Reached {

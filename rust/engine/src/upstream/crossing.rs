@@ -1,16 +1,18 @@
-//! A stream of HTTP/2 to an endpoint: opened by the head of a request, answered by the head of an answer.
+//! A stream of HTTP/2 or HTTP/3 to an endpoint: opened by the head of a request, answered by the head of an answer.
 
-use bytes::Bytes;
-use h2::client::ResponseFuture;
-use h2::{Reason, SendStream};
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
 use http::uri::Scheme;
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
 
-use super::trunk::Place;
-use super::{HeadError, Permit};
+use super::trunk::{Opened, Place};
+use super::{HeadError, Link, Permit};
 use crate::error::{Refusal, refusal};
 use crate::http::write::reason_phrase;
 use crate::http::{BodyLength, Fields, ResponseHead, from_map, to_map};
+use crate::io::Stream;
+use crate::snapshot::HttpVersion;
 
 /// A stream that is still to be opened, and its place in the endpoint's load.
 #[derive(Debug)]
@@ -29,22 +31,81 @@ pub struct Question<'q> {
     pub target: &'q [u8],
     /// With the host among them.
     pub fields: &'q Fields,
-    /// What an extended CONNECT asks for (RFC 8441 §4).
+    /// What an extended CONNECT asks for (RFC 8441 §4, RFC 9220 §3).
     pub protocol: Option<&'q str>,
 }
 
-const TARGET: Refusal =
-    Refusal::new(400, "target_character", "the request target has a byte that HTTP/2 to the upstream cannot carry");
+/// A stream whose request is on its way.
+pub struct Awaited {
+    pub crossing: Crossing,
+    pub opened: Opened,
+    is_connect: bool,
+    is_head: bool,
+}
+
+const TARGET: Refusal = Refusal::new(
+    400,
+    "target_character",
+    "the request target has a byte that HTTP/2 and HTTP/3 to the upstream cannot carry",
+);
 
 impl Crossing {
     /// Opens the stream; `ended`: no body follows.
     ///
     /// # Errors
     /// The refusal for the client.
-    pub fn open(&self, question: &Question<'_>, ended: bool) -> Result<(ResponseFuture, SendStream<Bytes>), Refusal> {
+    pub fn open(self, question: &Question<'_>, ended: bool) -> Result<Awaited, Refusal> {
         let scheme = if self.permit.endpoint().tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         let request = request(question, scheme).ok_or(TARGET)?;
-        self.place.open(request, ended).map_err(|_| refusal::UPSTREAM_LOST)
+        let opened = self.place.open(request, ended).ok_or(refusal::UPSTREAM_LOST)?;
+        let (is_connect, is_head) = (question.method == b"CONNECT", question.method == b"HEAD");
+        Ok(Awaited { crossing: self, opened, is_connect, is_head })
+    }
+
+    /// What is spoken there.
+    pub fn version(&self) -> HttpVersion {
+        self.place.version()
+    }
+}
+
+impl Awaited {
+    /// The next head: interim ones (1xx) come one by one like any other.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, HeadError>> {
+        let head = match &mut self.opened {
+            Opened::H2(opened) => ready!(opened.poll_head(cx)),
+            Opened::H3(opened) => ready!(opened.poll_head(cx)),
+        };
+        let is_interim = matches!(&head, Ok((response, _)) if response.status().is_informational());
+        if !is_interim {
+            self.crossing.place.answered();
+        }
+        let (response, ended) = head?;
+        let head = response_head(&response, ended || self.is_head);
+        if let (Opened::H3(opened), BodyLength::Length(length)) = (&mut self.opened, head.body) {
+            opened.expect(Some(length));
+        }
+        Poll::Ready(Ok(head))
+    }
+
+    /// The head of the answer, for who has no use for interim ones.
+    pub async fn final_head(&mut self) -> Result<ResponseHead, HeadError> {
+        loop {
+            let head = poll_fn(|cx| self.poll_head(cx)).await?;
+            if !(100..200).contains(&head.status) {
+                return Ok(head);
+            }
+        }
+    }
+
+    /// What the answer comes over, once its head has come.
+    pub fn into_link(self) -> Option<Link> {
+        let Crossing { place, permit, .. } = self.crossing;
+        let reused = place.is_reused;
+        let stream = match self.opened {
+            Opened::H2(opened) => Stream::H2(Box::new(opened.into_stream()?.with(place))),
+            Opened::H3(opened) => Stream::H3(Box::new(opened.into_stream(self.is_connect)?.with(place))),
+        };
+        Some(Link { stream, permit, tls: None, reused })
     }
 }
 
@@ -70,10 +131,10 @@ fn request(question: &Question<'_>, scheme: Scheme) -> Option<Request<()>> {
     Some(request)
 }
 
-/// The head of an answer. `ended`: no body follows. To a request of `method`.
-pub fn response_head<T>(response: &Response<T>, ended: bool, method: &[u8]) -> ResponseHead {
+/// The head of an answer. `ended`: no body follows.
+fn response_head(response: &Response<()>, ended: bool) -> ResponseHead {
     let status = response.status().as_u16();
-    let ended = ended || method == b"HEAD" || matches!(status, 100..200 | 204 | 304);
+    let ended = ended || matches!(status, 100..200 | 204 | 304);
     let length = length(response.headers());
     ResponseHead {
         status,
@@ -89,26 +150,7 @@ pub fn response_head<T>(response: &Response<T>, ended: bool, method: &[u8]) -> R
     }
 }
 
-/// Why there is no answer. What was lost on a connection that others had used before, may have been lost before it was
-/// asked.
-pub fn no_answer(error: &h2::Error) -> HeadError {
-    if was_untouched(error) {
-        return HeadError::Untouched;
-    }
-    HeadError::Lost { unanswered: !error.is_reset() }
-}
-
-/// `h2` has seen to it that there is one at most, and that the body keeps to it.
+/// There is one at most, and what reads the body sees to it that it keeps to it.
 fn length(fields: &HeaderMap) -> Option<u64> {
     fields.get("content-length")?.to_str().ok()?.parse().ok()
-}
-
-/// Whether the peer has not begun to work on a stream that it ended so (RFC 9113 §8.7).
-pub fn was_untouched(error: &h2::Error) -> bool {
-    match error.reason() {
-        Some(Reason::REFUSED_STREAM) => true,
-        // Streams above the last one that a GOAWAY names.
-        Some(_) => error.is_go_away() && error.is_remote(),
-        None => false,
-    }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use crate::balance::Health;
 use crate::io::clock::{self, Millis};
-use crate::snapshot::{self, PeerName, Target};
+use crate::snapshot::{self, HttpVersion, PeerName, Target};
 use crate::tls::Mistrust;
 
 /// An endpoint. Kept by identity (name and target) from one configuration to the next.
@@ -24,8 +24,8 @@ pub struct Endpoint {
     failures: AtomicU64,
     mistrust: [AtomicU64; Mistrust::ALL.len()],
     speaks: AtomicU8,
-    /// Until when WebSockets that are meant for HTTP/2 go over HTTP/1.1.
-    fallen_back: AtomicU64,
+    /// Until when WebSockets that are meant for HTTP/2, and for HTTP/3, go over HTTP/1.1.
+    fallen_back: [AtomicU64; 2],
     fallbacks: AtomicU64,
 }
 
@@ -40,7 +40,7 @@ pub enum Speaks {
     OnlyH2,
 }
 
-/// How long an endpoint that takes no WebSockets over HTTP/2 is not asked again.
+/// How long an endpoint that takes no WebSockets over HTTP/2 or HTTP/3 is not asked again.
 const FALL_BACK: Millis = 600_000;
 
 impl Endpoint {
@@ -55,7 +55,7 @@ impl Endpoint {
             failures: AtomicU64::new(0),
             mistrust: Default::default(),
             speaks: AtomicU8::new(Speaks::Unknown as u8),
-            fallen_back: AtomicU64::new(0),
+            fallen_back: Default::default(),
             fallbacks: AtomicU64::new(0),
         }
     }
@@ -70,14 +70,14 @@ impl Endpoint {
         self.speaks.store(speaks as u8, Relaxed);
     }
 
-    /// Whether WebSockets that are meant for HTTP/2 go over HTTP/1.1 now.
-    pub fn has_fallen_back(&self) -> bool {
-        self.fallen_back.load(Relaxed) > clock::now()
+    /// Whether WebSockets that are meant for this version go over HTTP/1.1 now.
+    pub fn has_fallen_back(&self, version: HttpVersion) -> bool {
+        self.fallen_back[usize::from(version == HttpVersion::H3)].load(Relaxed) > clock::now()
     }
 
-    /// WebSockets that are meant for HTTP/2 go over HTTP/1.1 for a while.
-    pub fn fall_back(&self) {
-        self.fallen_back.store(clock::now() + FALL_BACK, Relaxed);
+    /// WebSockets that are meant for this version go over HTTP/1.1 for a while.
+    pub fn fall_back(&self, version: HttpVersion) {
+        self.fallen_back[usize::from(version == HttpVersion::H3)].store(clock::now() + FALL_BACK, Relaxed);
         self.fallbacks.fetch_add(1, Relaxed);
     }
 

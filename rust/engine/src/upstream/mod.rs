@@ -4,7 +4,10 @@ mod connect;
 mod crossing;
 mod dial;
 mod endpoint;
+mod h2;
+mod h3;
 mod pool;
+mod quic;
 mod read;
 mod tries;
 mod trunk;
@@ -18,17 +21,17 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 pub use self::connect::{Reached, Wish};
-pub use self::crossing::{Crossing, Question, no_answer, response_head, was_untouched};
+pub use self::crossing::{Awaited, Crossing, Question};
 use self::dial::Terms;
 pub use self::endpoint::{Endpoint, Permit, Speaks};
 pub use self::pool::Pools;
 pub use self::read::{HeadError, ResponseReader};
 pub use self::tries::{Again, Tries};
-pub use self::trunk::Place;
+pub use self::trunk::{Opened, Place};
 use crate::balance::{self, Candidates, Choice, Cursor};
 use crate::io::{Stream, clock, random};
 use crate::log::{Event, Events, Level};
-use crate::snapshot;
+use crate::snapshot::{self, HttpVersion};
 use crate::tls::ClientTls;
 
 /// One upstream of the running configuration.
@@ -67,7 +70,7 @@ struct Group {
     departed: Vec<Weak<Endpoint>>,
 }
 
-/// A connection of HTTP/1.1 to an endpoint, or a stream on one of HTTP/2, and its place in the endpoint's load.
+/// A connection of HTTP/1.1 to an endpoint, or a stream on one of HTTP/2 or HTTP/3, and its place in the endpoint's load.
 #[derive(Debug)]
 pub struct Link {
     pub stream: Stream,
@@ -81,7 +84,12 @@ pub struct Link {
 impl Link {
     /// What is spoken over it, in logs.
     pub fn protocol(&self) -> &'static str {
-        if matches!(self.stream, Stream::H2(_)) { "h2" } else { "h1" }
+        let version = match self.stream {
+            Stream::H2(_) => HttpVersion::H2,
+            Stream::H3(_) => HttpVersion::H3,
+            Stream::Raw(_) | Stream::Tls(_) | Stream::Closed => HttpVersion::H1,
+        };
+        version.label()
     }
 }
 

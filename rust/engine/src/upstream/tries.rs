@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::{Endpoint, Group, Link, Permit, Pools, Reached, Upstream, Wish};
 use crate::error::{Refusal, refusal};
 use crate::log::Events;
-use crate::snapshot::Retry;
+use crate::snapshot::{HttpVersion, Retry};
 
 /// Why there was another try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,12 +122,13 @@ impl Tries {
         }
     }
 
-    /// The endpoint of the last try takes no WebSockets over HTTP/2: a connection of HTTP/1.1 to it, for the same try.
+    /// The endpoint of the last try takes no WebSockets over this version: a connection of HTTP/1.1 to it, for the same
+    /// try.
     ///
     /// # Errors
     /// The refusal for the client.
-    pub async fn fall_back(&self, permit: Permit) -> Result<Link, Refusal> {
-        self.upstream.fall_back(permit).await
+    pub async fn fall_back(&self, permit: Permit, version: HttpVersion) -> Result<Link, Refusal> {
+        self.upstream.fall_back(permit, version).await
     }
 
     /// The endpoint of the last try has answered; statuses that say it cannot serve are failures.

@@ -1,48 +1,27 @@
-//! A connection of HTTP/2 to an endpoint, which many exchanges share, each on a stream of its own.
-//!
-//! A task drives it until its end. It also asks with a PING whether the peer is still there: at the beginning, because
-//! the answer says that the peer's SETTINGS have come before it (RFC 9113 §3.4) and so whether it takes WebSockets; and
-//! then now and then, since a peer that has vanished says nothing. Seldom, for servers of gRPC end connections that
-//! ask more than once in five minutes without need.
+//! A connection to an endpoint that many exchanges share, each on a stream of its own: of HTTP/2 ([`super::h2`]) or of
+//! HTTP/3 ([`super::h3`]).
 //!
 //! Nothing new begins on a trunk whose peer has said GOAWAY, or let a stream wait beyond its time: it goes when its
 //! last stream does.
 
 use std::cell::Cell;
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
-use bytes::Bytes;
-use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
-use h2::{Ping, PingPong, SendStream};
 use http::Request;
-use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use quinn::{Connection, Endpoint};
 
+use super::{h2, h3};
+use crate::io::Stream;
 use crate::io::clock::{self, Millis};
-use crate::io::h2::Transport;
-use crate::io::{SCRATCH_SIZE, Stream};
-use crate::snapshot::Http2;
+use crate::snapshot::{Http2, HttpVersion};
 
-/// How long we wait for the peer's SETTINGS before we believe that it takes no WebSockets.
-const SETTINGS_PATIENCE: Duration = Duration::from_secs(1);
-/// Between two PINGs.
-const PING_EVERY: Duration = Duration::from_secs(310);
-const PONG_PATIENCE: Duration = Duration::from_secs(20);
 /// Who was waited for so long in vain may be gone.
 const SUSPICIOUS: Millis = 3_000;
-/// What the head of an answer may take at most.
-const HEAD_LIMIT: u32 = 64 * 1024;
-/// Streams that we have reset and whose frames may still come.
-const RESET_STREAMS: usize = 1024;
 
 /// A connection, and how much of it is in use.
 pub struct Trunk {
-    requests: SendRequest<Bytes>,
+    carrier: Carrier,
     /// Streams at once that we want at most.
     most: usize,
     streams: Cell<usize>,
@@ -53,10 +32,22 @@ pub struct Trunk {
     quiet_since: Cell<Millis>,
 }
 
+enum Carrier {
+    H2(h2::Carrier),
+    H3(h3::Carrier),
+}
+
+/// A stream, from the head of its request to the head of its answer.
+pub enum Opened {
+    H2(h2::Opened),
+    H3(Box<h3::Opened>),
+}
+
 /// A stream's place on a trunk, given back when dropped.
-#[derive(Debug)]
 pub struct Place {
     trunk: Rc<Trunk>,
+    /// The stream itself, until it is used, where it must be opened before it is.
+    lane: Cell<Option<h3::Lane>>,
     /// Since when it waits for an answer.
     waiting: Cell<Option<Millis>>,
     /// Whether others were there before: the peer may have closed the connection meanwhile.
@@ -66,24 +57,33 @@ pub struct Place {
 impl Trunk {
     /// Begins to speak HTTP/2. None where the peer does not.
     pub async fn begin(stream: Stream, http2: &Http2) -> Option<Rc<Self>> {
-        let transport = Transport::new(stream, Vec::new());
-        let (requests, mut connection) = builder(http2).handshake(transport.clone()).await.ok()?;
-        transport.defer();
-        let pings = connection.ping_pong()?;
-        let (settled, settles) = oneshot::channel();
-        tokio::task::spawn_local(drive(connection, transport, pings, settled));
-        // Else it is asked what there is to know now.
-        let _ = timeout(SETTINGS_PATIENCE, settles).await;
+        h2::Carrier::begin(stream, http2).await.and_then(|carrier| Self::new(Carrier::H2(carrier), http2))
+    }
+
+    /// Begins to speak HTTP/3; `websockets`: it must be known whether the peer takes them. None where it does not.
+    pub async fn begin_h3(
+        (endpoint, connection): (Endpoint, Connection),
+        http2: &Http2,
+        websockets: bool,
+    ) -> Option<Rc<Self>> {
+        let carrier = h3::Carrier::begin(endpoint, connection, websockets).await?;
+        Self::new(Carrier::H3(carrier), http2)
+    }
+
+    fn new(carrier: Carrier, http2: &Http2) -> Option<Rc<Self>> {
         let (streams, used, retired) = (Cell::new(0), Cell::new(false), Cell::new(false));
         let (most, quiet_since) = (http2.streams as usize, Cell::new(clock::now()));
-        let trunk = Self { requests, most, streams, used, retired, quiet_since };
+        let trunk = Self { carrier, most, streams, used, retired, quiet_since };
         trunk.is_usable().then(|| Rc::new(trunk))
     }
 
     /// Whether something new may begin on it.
     pub fn is_usable(&self) -> bool {
-        let ready = self.requests.clone().poll_ready(&mut Context::from_waker(Waker::noop()));
-        !self.retired.get() && !matches!(ready, Poll::Ready(Err(_)))
+        let is_alive = match &self.carrier {
+            Carrier::H2(carrier) => carrier.is_usable(),
+            Carrier::H3(carrier) => carrier.is_usable(),
+        };
+        !self.retired.get() && is_alive
     }
 
     /// Streams that are under way.
@@ -91,11 +91,11 @@ impl Trunk {
         self.streams.get()
     }
 
-    /// Streams that there may be at once: not quite as many as the peer says, which may think otherwise when they come.
+    /// Streams that there may be at once. What a peer of HTTP/3 says of that shows when one is taken.
     pub fn limit(&self) -> usize {
-        match self.requests.current_max_send_streams() {
-            0 => 0,
-            peer => (peer / 5 * 4).max(1).min(self.most),
+        match &self.carrier {
+            Carrier::H2(carrier) => carrier.limit(self.most),
+            Carrier::H3(_) => self.most,
         }
     }
 
@@ -104,25 +104,42 @@ impl Trunk {
         self.streams.get() == 0 && self.quiet_since.get() <= since
     }
 
-    /// Takes a place, whether there is one or not: see [`Trunk::limit`].
-    pub fn take(self: &Rc<Self>) -> Place {
+    /// Takes a place, whatever [`Trunk::limit`] says; none where the peer lets there be none.
+    pub fn take(self: &Rc<Self>) -> Option<Place> {
+        let lane = match &self.carrier {
+            Carrier::H2(_) => None,
+            Carrier::H3(carrier) => Some(carrier.lane()?),
+        };
         self.streams.set(self.streams.get() + 1);
         let is_reused = self.used.replace(true);
-        Place { trunk: self.clone(), waiting: Cell::new(None), is_reused }
+        Some(Place { trunk: self.clone(), lane: Cell::new(lane), waiting: Cell::new(None), is_reused })
     }
 }
 
 impl Place {
-    /// Sends a request's head; `ended`: it has no body.
-    pub fn open(&self, request: Request<()>, ended: bool) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+    /// Sends a request's head; `ended`: it has no body. None where the connection is lost.
+    pub fn open(&self, request: Request<()>, ended: bool) -> Option<Opened> {
         self.waiting.set(Some(clock::now()));
-        // A clone each time: the original would remember a stream that waits to be opened, and take its wake-ups.
-        self.trunk.requests.clone().send_request(request, ended)
+        match &self.trunk.carrier {
+            Carrier::H2(carrier) => carrier.open(request, ended).map(Opened::H2),
+            Carrier::H3(carrier) => carrier.open(self.lane.take()?, &request, ended).map(Box::new).map(Opened::H3),
+        }
     }
 
-    /// Whether the peer takes WebSockets (RFC 8441 §3).
+    /// Whether the peer takes WebSockets.
     pub fn takes_websockets(&self) -> bool {
-        self.trunk.requests.is_extended_connect_protocol_enabled()
+        match &self.trunk.carrier {
+            Carrier::H2(carrier) => carrier.takes_websockets(),
+            Carrier::H3(carrier) => carrier.takes_websockets(),
+        }
+    }
+
+    /// What is spoken there.
+    pub fn version(&self) -> HttpVersion {
+        match &self.trunk.carrier {
+            Carrier::H2(_) => HttpVersion::H2,
+            Carrier::H3(_) => HttpVersion::H3,
+        }
     }
 
     /// The answer's head has come, or none will.
@@ -139,6 +156,9 @@ impl Drop for Place {
         if self.waiting.get().is_some_and(|since| now >= since + SUSPICIOUS) {
             trunk.retired.set(true);
         }
+        if let (Carrier::H3(carrier), Some(lane)) = (&trunk.carrier, self.lane.take()) {
+            carrier.give_back(lane);
+        }
     }
 }
 
@@ -148,47 +168,8 @@ impl fmt::Debug for Trunk {
     }
 }
 
-fn builder(http2: &Http2) -> Builder {
-    let mut builder = Builder::new();
-    builder
-        .enable_push(false)
-        .initial_window_size(http2.window)
-        .initial_connection_window_size(http2.connection_window)
-        .initial_max_send_streams(http2.streams as usize)
-        .max_header_list_size(HEAD_LIMIT)
-        .max_concurrent_reset_streams(RESET_STREAMS)
-        .max_send_buffer_size(SCRATCH_SIZE)
-        // For small frames that nobody has read yet: what their bytes may take, they may take once more.
-        .data_frame_budget(http2.connection_window as usize);
-    builder
-}
-
-/// Until the connection has ended, or its peer has vanished: then dropping it tells its streams.
-async fn drive(
-    mut connection: Connection<Transport, Bytes>,
-    transport: Transport,
-    pings: PingPong,
-    settled: oneshot::Sender<()>,
-) {
-    let ended = poll_fn(|cx| {
-        let ended = Pin::new(&mut connection).poll(cx);
-        transport.poll_send(cx);
-        ended
-    });
-    tokio::select! {
-        _ = ended => {}
-        () = vanished(pings, settled) => {}
-    }
-}
-
-async fn vanished(mut pings: PingPong, settled: oneshot::Sender<()>) {
-    if pings.ping(Ping::opaque()).await.is_ok() {
-        let _ = settled.send(());
-    }
-    loop {
-        sleep(PING_EVERY).await;
-        if !matches!(timeout(PONG_PATIENCE, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
-            return;
-        }
+impl fmt::Debug for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Place({:?})", self.trunk)
     }
 }

@@ -13,18 +13,20 @@ use tokio::sync::watch;
 
 use super::Endpoint;
 use super::trunk::{Place, Trunk};
-use crate::error::Refusal;
+use crate::error::{Refusal, refusal};
 use crate::io::Stream;
 use crate::io::clock::{self, Millis};
+use crate::snapshot::HttpVersion;
 use crate::tls::ClientTls;
 
 /// WebSockets use another trunk before one is filled by more than this part, while there are fewer than so many.
 const SPREAD: usize = 4;
 
-/// The addresses in memory of the endpoint and of its TLS, as in [`super::Pools`]; and whether WebSockets use it.
-type Key = (usize, usize, bool);
+/// The addresses in memory of the endpoint and of its TLS, as in [`super::Pools`]; what is spoken; and whether WebSockets
+/// use it.
+type Key = (usize, usize, HttpVersion, bool);
 
-/// Connections of HTTP/2 of a worker.
+/// Connections of HTTP/2 and HTTP/3 of a worker.
 #[derive(Debug, Default)]
 pub struct Trunks {
     groups: RefCell<HashMap<Key, Group>>,
@@ -72,13 +74,15 @@ pub enum Found {
 pub struct Whom<'w> {
     pub endpoint: &'w Arc<Endpoint>,
     pub tls: Option<&'w Arc<ClientTls>>,
+    pub version: HttpVersion,
     pub websockets: bool,
     pub idle_timeout: Millis,
 }
 
 impl Whom<'_> {
     fn key(&self) -> Key {
-        (Arc::as_ptr(self.endpoint) as usize, self.tls.map_or(0, |tls| Arc::as_ptr(tls) as usize), self.websockets)
+        let tls = self.tls.map_or(0, |tls| Arc::as_ptr(tls) as usize);
+        (Arc::as_ptr(self.endpoint) as usize, tls, self.version, self.websockets)
     }
 
     fn group(&self) -> Group {
@@ -138,15 +142,18 @@ impl Trunks {
         tell.send_replace(Some(made));
         match dialled? {
             Dialled::Stream(stream) => Ok(Found::Stream(stream)),
-            Dialled::Trunk(trunk) => Ok(Found::Place(self.add(whom, trunk))),
+            Dialled::Trunk(trunk) => self.add(whom, trunk).map(Found::Place),
         }
     }
 
     /// Keeps a new trunk; returns the first place on it.
-    pub fn add(&self, whom: Whom<'_>, trunk: Rc<Trunk>) -> Place {
-        let place = trunk.take();
+    ///
+    /// # Errors
+    /// The refusal for the client, where its peer lets there be no stream.
+    pub fn add(&self, whom: Whom<'_>, trunk: Rc<Trunk>) -> Result<Place, Refusal> {
+        let place = trunk.take().ok_or(refusal::UPSTREAM_LOST)?;
         self.with(whom, |group| group.trunks.push(trunk));
-        place
+        Ok(place)
     }
 
     fn with<T>(&self, whom: Whom<'_>, work: impl FnOnce(&mut Group) -> T) -> T {
@@ -178,7 +185,7 @@ impl Group {
         let trunk = self.trunks.iter().min_by_key(|trunk| trunk.streams())?;
         let spread = websockets && self.trunks.len() < SPREAD;
         let limit = if spread { trunk.limit().div_ceil(SPREAD) } else { trunk.limit() };
-        (trunk.streams() < limit).then(|| trunk.take())
+        if trunk.streams() < limit { trunk.take() } else { None }
     }
 }
 

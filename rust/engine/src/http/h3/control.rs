@@ -1,7 +1,7 @@
-//! Streams of one direction that a client opens (RFC 9114 §6.2): its control stream and those of QPACK.
+//! Streams of one direction that the other side opens (RFC 9114 §6.2): its control stream and those of QPACK.
 //!
-//! We never push and keep no dynamic table, so all that a client can say here is what it takes, and that it goes. Of
-//! each kind there is one, and it must not end.
+//! Nobody pushes and we keep no dynamic table, so all that it can say here is what it takes, and that it goes. Of each
+//! kind there is one, and it must not end.
 
 use super::code::Code;
 use super::frame::{FrameHead, Kind};
@@ -16,6 +16,13 @@ const RESERVED: [u64; 4] = [0x2, 0x3, 0x4, 0x5];
 /// The most bytes that a frame on a control stream may have.
 const LARGEST: u64 = 16 * 1024;
 
+/// Who the other side is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    Client,
+    Server,
+}
+
 /// What a stream of one direction is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamKind {
@@ -27,19 +34,27 @@ pub enum StreamKind {
 
 impl StreamKind {
     /// By the number at its beginning.
-    pub fn new(kind: u64) -> Result<Self, Code> {
-        match kind {
-            0x0 => Ok(Self::Control),
-            // Only servers push (§6.2.2).
-            0x1 => Err(Code::STREAM_CREATION_ERROR),
-            0x2 => Ok(Self::QpackEncoder),
-            0x3 => Ok(Self::QpackDecoder),
+    pub fn new(kind: u64, speaker: Speaker) -> Result<Self, Code> {
+        match (kind, speaker) {
+            (0x0, _) => Ok(Self::Control),
+            // Only servers push (§6.2.2), and only as often as they were told that they may: never (§4.6).
+            (0x1, Speaker::Client) => Err(Code::STREAM_CREATION_ERROR),
+            (0x1, Speaker::Server) => Err(Code::ID_ERROR),
+            (0x2, _) => Ok(Self::QpackEncoder),
+            (0x3, _) => Ok(Self::QpackDecoder),
             _ => Ok(Self::Unknown),
         }
     }
 }
 
-/// Reads what a client says on a stream of its own. Errors are the connection's.
+/// What the other side takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Extended CONNECT (RFC 9220 §3).
+    pub connect_protocol: bool,
+}
+
+/// Reads what the other side says on a stream of its own. Errors are the connection's.
 #[derive(Debug)]
 pub enum StreamReader {
     Control(ControlReader),
@@ -54,9 +69,9 @@ pub enum StreamReader {
 
 impl StreamReader {
     /// None for a kind that means nothing to us.
-    pub fn new(kind: StreamKind) -> Option<Self> {
+    pub fn new(kind: StreamKind, speaker: Speaker) -> Option<Self> {
         match kind {
-            StreamKind::Control => Some(Self::Control(ControlReader::default())),
+            StreamKind::Control => Some(Self::Control(ControlReader::new(speaker))),
             StreamKind::QpackEncoder => Some(Self::QpackEncoder),
             StreamKind::QpackDecoder => Some(Self::QpackDecoder { in_number: false }),
             StreamKind::Unknown => None,
@@ -85,17 +100,42 @@ impl StreamReader {
 }
 
 /// Reads the control stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ControlReader {
+    speaker: Speaker,
     head: FrameHead,
     frame: Option<(Kind, u64)>,
     payload: Vec<u8>,
     has_settings: bool,
+    settings: Option<Settings>,
     max_push: Option<u64>,
     goaway: Option<u64>,
 }
 
 impl ControlReader {
+    fn new(speaker: Speaker) -> Self {
+        Self {
+            speaker,
+            head: FrameHead::default(),
+            frame: None,
+            payload: Vec::new(),
+            has_settings: false,
+            settings: None,
+            max_push: None,
+            goaway: None,
+        }
+    }
+
+    /// Once they have come.
+    pub fn settings(&self) -> Option<Settings> {
+        self.settings
+    }
+
+    /// What the last GOAWAY named: a server serves no request from this stream on.
+    pub fn goaway(&self) -> Option<u64> {
+        self.goaway
+    }
+
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), Code> {
         while !bytes.is_empty() {
             let Some((kind, length)) = self.frame else {
@@ -123,6 +163,8 @@ impl ControlReader {
             Kind::Settings => self.has_settings = true,
             _ if !self.has_settings => return Err(Code::MISSING_SETTINGS),
             Kind::Data | Kind::Headers | Kind::PushPromise => return Err(Code::FRAME_UNEXPECTED),
+            // Only who takes pushes says how many (§7.2.7).
+            Kind::MaxPushId if self.speaker == Speaker::Server => return Err(Code::FRAME_UNEXPECTED),
             Kind::CancelPush | Kind::Goaway | Kind::MaxPushId | Kind::Unknown => {}
         }
         if kind != Kind::Unknown && length > LARGEST {
@@ -139,12 +181,17 @@ impl ControlReader {
         self.frame = None;
         let payload = std::mem::take(&mut self.payload);
         match kind {
-            Kind::Settings => check_settings(&payload),
+            Kind::Settings => {
+                self.settings = Some(read_settings(&payload)?);
+                Ok(())
+            }
             Kind::Goaway => {
                 let id = number(&payload)?;
+                // A server names a stream that a request may come on, a client a push (§5.2).
+                let fits = self.speaker == Speaker::Client || id % 4 == 0;
                 let falls = self.goaway.is_none_or(|before| id <= before);
                 self.goaway = Some(id);
-                if falls { Ok(()) } else { Err(Code::ID_ERROR) }
+                if fits && falls { Ok(()) } else { Err(Code::ID_ERROR) }
             }
             Kind::MaxPushId => {
                 let id = number(&payload)?;
@@ -166,9 +213,9 @@ fn number(payload: &[u8]) -> Result<u64, Code> {
     }
 }
 
-/// A client's settings: we hold ourselves to less than any of them could ask for, so they need only be well-formed.
-fn check_settings(mut payload: &[u8]) -> Result<(), Code> {
-    let mut seen = Vec::new();
+/// We hold ourselves to less than most of them could ask for, so those need only be well-formed.
+fn read_settings(mut payload: &[u8]) -> Result<Settings, Code> {
+    let (mut seen, mut settings) = (Vec::new(), Settings::default());
     while !payload.is_empty() {
         let (name, rest) = varint::read(payload).ok_or(Code::FRAME_ERROR)?;
         let (value, rest) = varint::read(rest).ok_or(Code::FRAME_ERROR)?;
@@ -176,6 +223,7 @@ fn check_settings(mut payload: &[u8]) -> Result<(), Code> {
         if RESERVED.contains(&name) || (name == ENABLE_CONNECT_PROTOCOL && value > 1) {
             return Err(Code::SETTINGS_ERROR);
         }
+        settings.connect_protocol |= name == ENABLE_CONNECT_PROTOCOL && value == 1;
         // Looked for only among the first: what a client repeats behind them is of no use to it either.
         if seen.len() < 64 {
             if seen.contains(&name) {
@@ -184,7 +232,7 @@ fn check_settings(mut payload: &[u8]) -> Result<(), Code> {
             seen.push(name);
         }
     }
-    Ok(())
+    Ok(settings)
 }
 
 #[cfg(test)]
@@ -193,9 +241,13 @@ mod tests {
     use super::*;
 
     fn take(kind: u64, bytes: &[u8]) -> Result<(), Code> {
-        let mut whole = StreamReader::new(StreamKind::new(kind).unwrap()).unwrap();
+        take_from(Speaker::Client, kind, bytes)
+    }
+
+    fn take_from(speaker: Speaker, kind: u64, bytes: &[u8]) -> Result<(), Code> {
+        let new = || StreamReader::new(StreamKind::new(kind, speaker).unwrap(), speaker).unwrap();
+        let (mut whole, mut split) = (new(), new());
         let result = whole.take(bytes);
-        let mut split = StreamReader::new(StreamKind::new(kind).unwrap()).unwrap();
         assert_eq!(bytes.iter().try_for_each(|byte| split.take(&[*byte])), result);
         result
     }
@@ -230,7 +282,22 @@ mod tests {
         assert_eq!(take(0, &[0x4, 4, 0x6, 1, 0x6, 1]), Err(Code::SETTINGS_ERROR));
         assert_eq!(take(0, &[0x4, 1, 0x6]), Err(Code::FRAME_ERROR));
         assert_eq!(take(0, &[0x4, 0x80, 1, 0, 0]), Err(Code::EXCESSIVE_LOAD));
-        assert_eq!(StreamKind::new(1), Err(Code::STREAM_CREATION_ERROR));
+        assert_eq!(StreamKind::new(1, Speaker::Client), Err(Code::STREAM_CREATION_ERROR));
+    }
+
+    #[test]
+    fn what_a_server_says() {
+        let after = |bytes: &[u8]| take_from(Speaker::Server, 0, &[&settings()[..], bytes].concat());
+        assert_eq!(after(&[0x7, 1, 8, 0x7, 1, 4]), Ok(()));
+        assert_eq!(after(&[0x7, 1, 5]), Err(Code::ID_ERROR));
+        assert_eq!(after(&[0xd, 1, 5]), Err(Code::FRAME_UNEXPECTED));
+        assert_eq!(StreamKind::new(1, Speaker::Server), Err(Code::ID_ERROR));
+        let mut reader = ControlReader::new(Speaker::Server);
+        assert_eq!(reader.settings(), None);
+        reader.take(&settings()).unwrap();
+        assert_eq!((reader.settings(), reader.goaway()), (Some(Settings { connect_protocol: true }), None));
+        reader.take(&[0x7, 1, 4]).unwrap();
+        assert_eq!(reader.goaway(), Some(4));
     }
 
     #[test]

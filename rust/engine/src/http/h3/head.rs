@@ -7,7 +7,7 @@
 
 use ::h2::ext::Protocol;
 use ::http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, request};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
 
 use super::qpack;
 use crate::http::fields::Fields;
@@ -100,7 +100,47 @@ fn regular(name: &[u8], value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     fits.then_some(pair)
 }
 
-/// Trailers of a request, as a field section.
+/// An answer's head. None where it is malformed.
+pub fn read_response(fields: &Fields) -> Option<Response<()>> {
+    let (mut status, mut map) = (None, HeaderMap::with_capacity(fields.len()));
+    for (name, value) in fields.iter() {
+        if name.starts_with(b":") {
+            let fits = name == b":status" && status.is_none() && map.is_empty();
+            status = fits.then_some(value);
+            status?;
+        } else {
+            let (name, value) = regular(name, value)?;
+            map.append(name, value);
+        }
+    }
+    let status = status.filter(|status| status.len() == 3)?;
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_bytes(status).ok()?;
+    *response.headers_mut() = map;
+    // More than one would be read in two ways (§4.2, RFC 9110 §8.6).
+    (response.headers().get_all("content-length").iter().count() < 2).then_some(response)
+}
+
+/// The field section of a request's head.
+pub fn write_request(request: &Request<()>) -> Vec<u8> {
+    let (uri, mut lines) = (request.uri(), Vec::with_capacity(request.headers().len() + 5));
+    let mut push = |name: &'static [u8], value: &[u8]| lines.push((name, value.to_vec()));
+    push(b":method", request.method().as_str().as_bytes());
+    if let Some(protocol) = request.extensions().get::<Protocol>() {
+        push(b":protocol", protocol.as_str().as_bytes());
+    }
+    push(b":authority", uri.authority().map_or("", Authority::as_str).as_bytes());
+    // A CONNECT of old has neither (§4.4).
+    if let (Some(scheme), Some(path)) = (uri.scheme_str(), uri.path_and_query()) {
+        push(b":scheme", scheme.as_bytes());
+        push(b":path", path.as_str().as_bytes());
+    }
+    let pseudo = lines.iter().map(|(name, value)| (*name, &**value));
+    let fields = request.headers().iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    qpack::encode(pseudo.chain(fields))
+}
+
+/// Trailers, as a field section.
 pub fn read_trailers(section: &[u8], limit: usize) -> Option<Fields> {
     let fields = qpack::decode(section, limit).ok()?;
     let fits = fields.iter().all(|(name, value)| regular(name, value).is_some());
@@ -191,6 +231,40 @@ mod tests {
         assert_eq!((head.method, head.host.unwrap().as_bytes()), (Method::Connect, &b"a.test:443"[..]));
         let head = read(&[(":method", "CONNECT"), (":authority", "a.test")]);
         assert!(matches!(head.unwrap_err(), NoHead::Bad(bad) if bad.reason == "connect_target"));
+    }
+
+    #[test]
+    fn a_request_of_ours_is_one_of_theirs() {
+        let mut request = Request::builder().method("CONNECT").uri("https://a.test:8/x?y").body(()).unwrap();
+        request.headers_mut().insert("origin", HeaderValue::from_static("null"));
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+        let head = read_request(&qpack::decode(&write_request(&request), 1000).unwrap(), false, 1024).unwrap();
+        assert_eq!((head.target.path_and_query(), head.protocol.as_deref()), (&b"/x?y"[..], Some("websocket")));
+        assert_eq!(head.fields.first("Host"), Some(&b"a.test:8"[..]));
+        assert_eq!(head.fields.first("Origin"), Some(&b"null"[..]));
+    }
+
+    #[test]
+    fn an_answer_of_theirs() {
+        let read = |fields: &[(&str, &str)]| {
+            let mut made = Fields::new();
+            fields.iter().for_each(|(name, value)| made.push(name.as_bytes(), value.as_bytes()));
+            read_response(&made).map(|response| response.status().as_u16())
+        };
+        assert_eq!(read(&[(":status", "204"), ("content-length", "0")]), Some(204));
+        for bad in [
+            &[("a", "b")][..],
+            &[(":status", "99")],
+            &[(":status", "+99")],
+            &[(":status", "200"), (":status", "200")],
+            &[("a", "b"), (":status", "200")],
+            &[(":status", "200"), (":path", "/")],
+            &[(":status", "200"), ("connection", "close")],
+            &[(":status", "200"), ("A", "b")],
+            &[(":status", "200"), ("content-length", "1"), ("content-length", "1")],
+        ] {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

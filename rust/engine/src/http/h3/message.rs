@@ -1,4 +1,5 @@
-//! A request on its stream (RFC 9114 §4.1): a head, data, perhaps trailers, and unknown frames anywhere between.
+//! A message on its stream (RFC 9114 §4.1): a head, data, perhaps trailers, and unknown frames anywhere between. In front
+//! of an answer's head there may be heads of interim ones: [`MessageReader::expect_head`].
 //!
 //! ```text
 //! Head ─HEADERS─▶ Body ─HEADERS─▶ Ended
@@ -53,6 +54,11 @@ enum Part {
 impl MessageReader {
     pub fn new(limit: usize) -> Self {
         Self { stage: Stage::Head, part: Part::FrameHead, head: FrameHead::default(), section: Vec::new(), limit }
+    }
+
+    /// The head that came was that of an interim answer: the next one is a head too.
+    pub fn expect_head(&mut self) {
+        self.stage = Stage::Head;
     }
 
     /// From now on there is data alone.
@@ -199,6 +205,23 @@ mod tests {
             (0..=bytes.len()).filter(|end| read(&bytes[..*end], 9) != Err(Code::FRAME_ERROR)).collect();
         assert_eq!(ends, [0, 5, 11, 13, 116, 118, 123]);
         assert_eq!(read(&bytes[..5], 9), Err(Code::REQUEST_INCOMPLETE));
+    }
+
+    #[test]
+    fn heads_of_interim_answers() {
+        let mut bytes = Vec::new();
+        write_headers(&mut bytes, b"1");
+        write_headers(&mut bytes, b"2");
+        let mut reader = MessageReader::new(50);
+        let mut heads = Vec::new();
+        for byte in bytes {
+            if let Some(Event::Head(section)) = reader.take(&[byte]).unwrap() {
+                heads.push(section);
+                reader.expect_head();
+            }
+        }
+        assert_eq!(heads, [b"1", b"2"]);
+        assert_eq!(reader.end(), Err(Code::REQUEST_INCOMPLETE));
     }
 
     #[test]

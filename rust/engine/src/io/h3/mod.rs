@@ -4,27 +4,78 @@
 //! with H3_REQUEST_CANCELLED is what a reset is. QUIC gives each stream its own flow control, and what is not read here
 //! is not taken from it.
 
+mod control;
 mod receive;
 mod send;
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use quinn::{IdleTimeout, TransportConfig};
+
+pub use self::control::{Control, Peer, Watch, read};
 pub use self::receive::{Receive, Section};
 pub use self::send::{Send, Undelivered};
 use crate::http::h3::code::Code;
+use crate::snapshot::Http2;
+
+/// Streams of one direction that a peer may have open: three have a meaning, others are stopped at once.
+const ONE_WAY: u32 = 8;
+
+/// A peer that is silent for so long is gone. We ask more often than that, as TCP keepalive does, so that quiet
+/// WebSockets stay and the mappings of routers on the way do too.
+const SILENCE: Duration = Duration::from_secs(60);
+const PROBE: Duration = Duration::from_secs(15);
+
+/// Sent and not acknowledged, over all streams of a connection.
+const SEND_WINDOW: u64 = 8 << 20;
+
+/// What a connection of QUIC may take; `streams` is how many the other side may have open.
+pub fn transport(http2: &Http2, streams: u32) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(streams.into())
+        .max_concurrent_uni_streams(ONE_WAY.into())
+        .stream_receive_window(http2.window.into())
+        .receive_window(http2.connection_window.into())
+        .send_window(SEND_WINDOW)
+        .max_idle_timeout(IdleTimeout::try_from(SILENCE).ok())
+        .keep_alive_interval(Some(PROBE))
+        .datagram_receive_buffer_size(None);
+    transport
+}
 
 /// One stream of a connection, behind its heads.
 pub struct H3 {
     send: Send,
     receive: Receive,
+    /// Lives as long as the stream.
+    _companion: Option<Box<dyn Any>>,
 }
 
 impl H3 {
-    pub fn new(send: Send, mut receive: Receive) -> Self {
+    /// A message whose body is still to come.
+    pub fn new(send: Send, receive: Receive) -> Self {
+        Self { send, receive, _companion: None }
+    }
+
+    /// What a CONNECT has opened: there is data alone from now on.
+    pub fn tunnel(send: Send, mut receive: Receive) -> Self {
         receive.open_tunnel();
-        Self { send, receive }
+        Self::new(send, receive)
+    }
+
+    /// Drops `companion` when the stream is dropped.
+    pub fn with(self, companion: impl Any) -> Self {
+        Self { _companion: Some(Box::new(companion)), ..self }
+    }
+
+    /// Its halves, for who has read and written nothing.
+    pub fn halves(&mut self) -> (&mut Send, &mut Receive) {
+        (&mut self.send, &mut self.receive)
     }
 
     /// Reads into `buffer`; 0 is the peer's end.

@@ -1,4 +1,4 @@
-//! What a client sends on the stream of a request.
+//! What the other side sends on the stream of a request: a client its request, a server the answers.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,7 @@ use crate::http::h3::message::{Event, MessageReader};
 /// How much of a head is read at once.
 const PIECE: usize = 1024;
 
-/// The direction from the client.
+/// The direction from the other side.
 pub struct Receive {
     stream: RecvStream,
     connection: Connection,
@@ -22,7 +22,7 @@ pub struct Receive {
     announced: Option<u64>,
     trailers: Option<Vec<u8>>,
     ended: bool,
-    /// Told to a client that is read no further.
+    /// Told to who is read no further.
     parting: Code,
 }
 
@@ -47,7 +47,7 @@ impl Receive {
         Self { stream, connection, reader, announced: None, trailers: None, ended: false, parting }
     }
 
-    /// The head of the request.
+    /// The next head.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Section>> {
         loop {
             match ready!(self.poll_next(cx, &mut []))? {
@@ -57,6 +57,11 @@ impl Receive {
                 Read::End => return Poll::Ready(Err(self.fail(Code::REQUEST_INCOMPLETE))),
             }
         }
+    }
+
+    /// The head that came was that of an interim answer: another one follows.
+    pub fn expect_head(&mut self) {
+        self.reader.expect_head();
     }
 
     /// Whether it is known by now that no body follows: the end mostly comes with the head.
@@ -130,7 +135,7 @@ impl Receive {
         }
     }
 
-    /// Ends what must not go on: a request that is malformed alone, or the connection.
+    /// Ends what must not go on: a message that is malformed alone, or the connection.
     fn fail(&mut self, code: Code) -> io::Error {
         match code {
             Code::REQUEST_INCOMPLETE | Code::MESSAGE_ERROR => self.dismiss(code),
@@ -144,7 +149,7 @@ impl Receive {
         self.fail(code);
     }
 
-    /// What to say to a client that goes on sending, when this is dropped.
+    /// What to say to who goes on sending, when this is dropped.
     pub fn dismiss(&mut self, code: Code) {
         self.parting = code;
     }
@@ -153,7 +158,7 @@ impl Receive {
 impl Drop for Receive {
     fn drop(&mut self) {
         if !self.ended {
-            // Refused where the client has ended or reset it meanwhile.
+            // Refused where the other side has ended or reset it meanwhile.
             let _ = self.stream.stop(varint(self.parting));
         }
     }

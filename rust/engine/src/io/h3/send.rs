@@ -1,4 +1,4 @@
-//! What a client is sent on the stream of a request.
+//! What the other side is sent on the stream of a request: a client the answers, a server its request.
 
 use std::fmt;
 use std::future::Future;
@@ -16,7 +16,7 @@ use crate::http::h3::frame::{write_data_head, write_headers};
 /// The most that one DATA frame has.
 const FRAME: usize = 16 * 1024;
 
-/// Streams whose end the client has not acknowledged: a connection that is closed takes with it what is on its way.
+/// Streams whose end the other side has not acknowledged: a connection that is closed takes with it what is on its way.
 #[derive(Clone, Debug, Default)]
 pub struct Undelivered(Rc<()>);
 
@@ -26,7 +26,7 @@ impl Undelivered {
     }
 }
 
-/// The direction to the client.
+/// The direction to the other side.
 pub struct Send {
     stream: SendStream,
     /// Framed, and not taken by QUIC yet.
@@ -101,7 +101,7 @@ impl Send {
         }
     }
 
-    /// Ready when the client wants nothing more, or the connection is lost.
+    /// Ready when the other side wants nothing more, or the connection is lost.
     pub fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let stream = &self.stream;
         let stopped = self.stopped.get_or_insert_with(|| {

@@ -11,15 +11,15 @@ use std::time::Duration;
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::control::{self, Control, Seen};
 use super::request::Request;
 use super::terms::LAST_STREAM;
 use crate::error::refusal;
 use crate::http::h3::code::Code;
+use crate::http::h3::control::Speaker;
 use crate::http::h3::head::{NoHead, read_request};
 use crate::http::h3::qpack::{self, BadSection};
 use crate::http::{BodyLength, RequestHead};
-use crate::io::h3::{Receive, Section, Send, Undelivered, varint};
+use crate::io::h3::{self, Control, Peer, Receive, Section, Send, Undelivered, varint};
 use crate::server::client::Client;
 use crate::server::connection::{Step, serve_request};
 use crate::server::downstream::Downstream;
@@ -49,7 +49,7 @@ struct Driver {
     downstream: Rc<Downstream>,
     terms: Rc<Terms>,
     control: Control,
-    seen: Seen,
+    peer: Rc<Peer>,
     undelivered: Undelivered,
     /// The stream behind the last that was accepted.
     next: u64,
@@ -89,7 +89,7 @@ pub async fn serve(
         downstream: Rc::new(downstream),
         terms: Rc::new(terms),
         control,
-        seen: Seen::default(),
+        peer: Peer::new(Speaker::Client),
         undelivered: Undelivered::default(),
         next: 0,
         quiet_since: Some(Instant::now()),
@@ -113,7 +113,7 @@ impl Driver {
                 },
                 stream = connection.accept_uni() => match stream {
                     Ok(stream) => {
-                        tokio::task::spawn_local(control::read(connection.clone(), stream, self.seen.clone()));
+                        tokio::task::spawn_local(h3::read(connection.clone(), stream, self.peer.clone()));
                     }
                     Err(_) => return,
                 },

@@ -11,7 +11,6 @@
 //! own, and its exchange ([`request`]) goes the way that all exchanges go.
 
 mod connection;
-mod control;
 mod endpoint;
 mod request;
 mod socket;

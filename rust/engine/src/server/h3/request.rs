@@ -73,7 +73,7 @@ impl Request {
 
     /// The stream as a byte stream, behind the head of its answer.
     pub fn into_stream(self) -> Stream {
-        Stream::H3(Box::new(H3::new(self.send, self.receive)))
+        Stream::H3(Box::new(H3::tunnel(self.send, self.receive)))
     }
 }
 

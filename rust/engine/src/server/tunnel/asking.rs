@@ -11,10 +11,8 @@ use crate::error::{Refusal, refusal};
 use crate::http::tunnel::{Wanted, tunnel_fields};
 use crate::http::write::write_request;
 use crate::http::{Authority, BodyLength, Fields, Method, ResponseHead};
-use crate::io::Stream;
-use crate::io::h2::H2;
 use crate::snapshot::{Connect, Protocol};
-use crate::upstream::{Crossing, HeadError, Link, Question, Reached, ResponseReader, Tries, Wish, response_head};
+use crate::upstream::{Crossing, HeadError, Link, Question, Reached, ResponseReader, Tries, Wish};
 
 const HOST: Refusal = Refusal::new(400, "host_invalid", "the host that the upstream would get is none");
 
@@ -77,7 +75,7 @@ pub async fn ask(
     loop {
         let answered = match tries.reach(&worker.pools, wish(exchange, asker.wanted), events).await? {
             Reached::Link(link) => ask_h1(exchange, asker, link).await,
-            Reached::Crossing(crossing) => ask_h2(exchange, asker, crossing).await,
+            Reached::Crossing(crossing) => ask_extended(exchange, asker, crossing).await,
         };
         match &answered {
             Ok(answered) => tries.answered(answered.head.status, events),
@@ -191,8 +189,8 @@ fn destination(exchange: &Exchange, fields: &Fields) -> Result<Vec<u8>, Refusal>
     }
 }
 
-async fn ask_h2(exchange: &mut Exchange, asker: &Asker<'_>, crossing: Crossing) -> Result<Answered, Refusal> {
-    exchange.goes_to(&crossing.permit, "h2");
+async fn ask_extended(exchange: &mut Exchange, asker: &Asker<'_>, crossing: Crossing) -> Result<Answered, Refusal> {
+    exchange.goes_to(&crossing.permit, crossing.version().label());
     let mut fields = fields(exchange, asker, &crossing.permit.endpoint().host);
     let token;
     let protocol = match asker.wanted {
@@ -206,13 +204,8 @@ async fn ask_h2(exchange: &mut Exchange, asker: &Asker<'_>, crossing: Crossing) 
         }
     };
     let question = Question { method: b"CONNECT", target: &exchange.target, fields: &fields, protocol };
-    let (response, send) = crossing.open(&question, false)?;
-    let response = response.await;
-    crossing.place.answered();
-    let Crossing { place, permit, .. } = crossing;
-    let response = response.map_err(|_| refusal::UPSTREAM_LOST)?;
-    let head = response_head(&response, response.body().is_end_stream(), b"CONNECT");
-    let stream = Stream::H2(Box::new(H2::new(send, response.into_body()).with(place)));
-    let link = Link { stream, permit, tls: None, reused: false };
+    let mut awaited = crossing.open(&question, false)?;
+    let head = awaited.final_head().await.map_err(|_| refusal::UPSTREAM_LOST)?;
+    let link = awaited.into_link().ok_or(refusal::UPSTREAM_LOST)?;
     Ok(Answered { link, reader: ResponseReader::default(), head, by_switch: false })
 }

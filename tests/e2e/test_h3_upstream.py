@@ -1,0 +1,521 @@
+"""Requests to servers over HTTP/3 (RFC 9114): what they are asked, what comes back, how connections are shared."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.kit.certificates import Authority
+from tests.e2e.kit.h3server import Asked, H3Server
+from tests.e2e.kit.http2 import HOST
+from tests.e2e.kit.http2 import dial as dial_h2
+from tests.e2e.kit.http3 import Code
+from tests.e2e.kit.peers import running
+from tests.e2e.kit.sites import Config, route, site, until
+from tests.e2e.kit.wire import Head, dial, request_bytes
+from tidegate.testing import Gateway
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("h3-requests")
+    Authority(directory).issue("here", "127.0.0.1")
+    Authority(directory, "other-ca").issue("stranger", "127.0.0.1")
+    return directory
+
+
+def config(endpoint: str, taken: Config | None = None, **upstream: Any) -> Config:
+    """One worker, so that all of its connections are in one pool."""
+    settings = {"endpoints": [endpoint], "protocol": "h3", "tls": {"ca": "ca.pem"}, **upstream}
+    return site(route("app", "app", **(taken or {})), upstreams={"app": settings}, workers=1)
+
+
+@contextlib.asynccontextmanager
+async def h3_site(
+    server: H3Server, files: Path, taken: Config | None = None, **upstream: Any
+) -> AsyncIterator[Gateway]:
+    async with server, running(config(server.url, taken, **upstream), directory=files) as gateway:
+        yield gateway
+
+
+async def ask(gateway: Gateway, start: str = "GET /app", *fields: str, body: bytes = b"") -> tuple[Head, bytes]:
+    async with dial(gateway.port()) as wire:
+        await wire.send(request_bytes(start, *fields, body=body))
+        return await wire.answer()
+
+
+async def served(server: H3Server, body: bytes = b"done") -> Asked:
+    """Answer the next request."""
+    asked = await server.asked()
+    asked.answer(200)
+    asked.push(body, end=True)
+    return asked
+
+
+# ---- what is asked, and what is answered --------------------------------------------------------------------------
+
+
+async def test_a_request_and_its_answer(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway:
+        fields = ("Cookie: a=1", "X-Team: Blue", "Connection: close, X-Gone", "Keep-Alive: 1", "TE: trailers, deflate")
+        asking = asyncio.create_task(ask(gateway, "GET /app/x?y=%20z", *fields))
+        asked = await server.asked()
+        assert [asked.get(f":{name}") for name in ("method", "scheme", "authority", "path")] == [
+            "GET",
+            "https",
+            "gateway.test",
+            "/app/x?y=%20z",
+        ]
+        assert (asked["cookie"], asked["x-team"], asked["te"]) == ("a=1", "Blue", "trailers")
+        assert asked["x-forwarded-for"] == "127.0.0.1"
+        assert not {"host", "connection", "keep-alive"} & asked.head.names()
+        await asked.ended()
+        asked.answer(201, ("x-served-by", "h3"), ("set-cookie", "a=1"), ("set-cookie", "b=2"))
+        asked.push(b"made", end=True)
+        head, body = await asking
+        assert (head.start, head.get("x-served-by"), body) == ("HTTP/1.1 201 Created", "h3", b"made")
+        assert head.all("set-cookie") == ["a=1", "b=2"]
+        record = await asyncio.to_thread(gateway.access_log().wait_for, event="request")
+        assert (record["protocol"], record["upstream_protocol"]) == ("h1", "h3")
+
+
+@pytest.mark.parametrize("sized", [True, False], ids=["sized", "chunked"])
+async def test_bodies_go_both_ways(files: Path, sized: bool) -> None:
+    content = bytes(range(256)) * 12_000
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway, dial(gateway.port()) as wire:
+        length = f"Content-Length: {len(content)}" if sized else "Transfer-Encoding: chunked"
+        text = content if sized else b"%x\r\n" % len(content) + content + b"\r\n0\r\n\r\n"
+        wire.push(request_bytes("POST /app", length, body=text))
+        asked = await server.asked()
+        assert asked.get("content-length") == (str(len(content)) if sized else None)
+        assert await asked.body() == content
+        asked.answer(200, *([("content-length", str(len(content)))] if sized else []))
+        asked.push(content, end=True)
+        head, body = await wire.answer()
+        assert (body == content, head.get("transfer-encoding")) == (True, None if sized else "chunked")
+
+
+async def test_trailers_go_both_ways(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway, dial(gateway.port()) as wire:
+        await wire.send(request_bytes("POST /app", "Transfer-Encoding: chunked", "Trailer: X-Sum"))
+        await wire.send(b"2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n")
+        asked = await server.asked()
+        assert await asked.body() == b"hi"
+        assert asked.trailers == {"x-sum": "7"}
+        asked.answer(200)
+        asked.push(b"ho", trailers=[("grpc-status", "0"), ("x-more", "yes")])
+        head = await wire.head()
+        assert head.status == 200
+        content, trailers = await wire.chunks()
+        assert (content, trailers) == (b"ho", b"grpc-status: 0\r\nx-more: yes\r\n")
+
+
+async def test_an_answer_begins_while_the_body_goes_up(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway, dial(gateway.port()) as wire:
+        await wire.send(request_bytes("POST /app", "Transfer-Encoding: chunked"))
+        asked = await server.asked()
+        asked.answer(200)
+        assert (await wire.head()).status == 200
+        for number in range(5):
+            await wire.send(b"1\r\n%d\r\n" % number)
+            assert await asked.exactly(1) == b"%d" % number
+            asked.push(b"<%d>" % number)
+            assert await wire.chunk() == b"<%d>" % number
+        await wire.send(b"0\r\n\r\n")
+        await asked.ended()
+        asked.push(b"", end=True)
+        assert await wire.chunk() == b""
+
+
+async def test_interim_answers_come_first(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway, dial(gateway.port()) as wire:
+        await wire.send(request_bytes("POST /app", "Content-Length: 2", "Expect: 100-continue"))
+        asked = await server.asked()
+        asked.answer(103, ("link", "</a.css>"))
+        asked.answer(100)
+        early = await wire.head()
+        assert (early.status, early.get("link")) == (103, "</a.css>")
+        assert (await wire.head()).status == 100
+        await wire.send(b"ok")
+        assert await asked.body() == b"ok"
+        asked.answer(204, end=True)
+        assert (await wire.head()).status == 204
+
+
+@pytest.mark.parametrize("method,status", [("HEAD", 200), ("GET", 204), ("GET", 304)])
+async def test_answers_without_a_body(files: Path, method: str, status: int) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway, dial(gateway.port()) as wire:
+        for _ in range(2):
+            await wire.send(request_bytes(f"{method} /app"))
+            asked = await server.asked()
+            asked.answer(status, *([("content-length", "9")] if method == "HEAD" else []), end=True)
+            head = await wire.head()
+            assert (head.status, head.get("content-length")) == (status, "9" if method == "HEAD" else None)
+        assert len(server.connections) == 1
+
+
+async def test_a_target_that_http_3_cannot_carry(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway:
+        head, body = await ask(gateway, "GET /app/<b>")
+        assert (head.status, b"target_character" in body) == (400, True)
+        assert server.requests.empty()
+        # The stream that was not used is used by the next one.
+        asking = asyncio.create_task(ask(gateway))
+        assert (await served(server)).number == 0
+        assert (await asking)[0].status == 200
+
+
+# ---- what ends early ----------------------------------------------------------------------------------------------
+
+
+async def test_a_client_that_leaves_cancels_its_stream(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway, dial(gateway.port()) as wire:
+        await wire.send(request_bytes("GET /app"))
+        asked = await server.asked()
+        wire.reset()
+        assert await asked.was_reset() == Code.REQUEST_CANCELLED
+        serving = asyncio.create_task(ask(gateway))
+        await served(server)
+        assert (await serving)[0].status == 200
+        assert len(server.connections) == 1
+
+
+@pytest.mark.parametrize("code", [Code.INTERNAL_ERROR, Code.REQUEST_CANCELLED, Code.VERSION_FALLBACK])
+async def test_a_reset_before_the_answer_is_a_502(files: Path, code: Code) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway:
+        asking = asyncio.create_task(ask(gateway))
+        (await server.asked()).reset(code)
+        head, body = await asking
+        assert (head.status, b"upstream_lost" in body) == (502, True)
+        assert server.requests.empty()
+
+
+async def test_a_reset_within_the_answer_cuts_it(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway, dial(gateway.port()) as wire:
+        await wire.send(request_bytes("GET /app"))
+        asked = await server.asked()
+        asked.answer(200)
+        asked.push(b"half")
+        assert (await wire.head()).status == 200
+        assert await wire.chunk() == b"half"
+        asked.reset(Code.INTERNAL_ERROR)
+        await wire.ended()
+
+
+async def test_less_than_was_announced_is_no_whole_answer(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway, dial(gateway.port()) as wire:
+        await wire.send(request_bytes("GET /app"))
+        asked = await server.asked()
+        asked.answer(200, ("content-length", "10"))
+        asked.push(b"half", end=True)
+        assert (await wire.head()).get("content-length") == "10"
+        assert await wire.exactly(4) == b"half"
+        await wire.ended()
+
+
+async def test_a_rejected_stream_is_asked_again(files: Path) -> None:
+    """Nothing was done (RFC 9114 §4.1.1), so even a POST is; but not for ever."""
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway:
+        asking = asyncio.create_task(ask(gateway, "POST /app"))
+        (await server.asked()).reset(Code.REQUEST_REJECTED)
+        await served(server, b"at last")
+        assert (await asking)[1] == b"at last"
+        asking = asyncio.create_task(ask(gateway, "POST /app"))
+        for _ in range(2):
+            (await server.asked()).reset(Code.REQUEST_REJECTED)
+        assert (await asking)[0].status == 502
+
+
+async def test_what_goaway_leaves_out_is_asked_again_elsewhere(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway:
+        asking = asyncio.create_task(ask(gateway, "POST /app"))
+        first = await server.asked()
+        first.connection.go_away(first.number)
+        second = await served(server, b"elsewhere")
+        assert (await asking)[1] == b"elsewhere"
+        assert second.connection is not first.connection
+
+
+async def test_goaway_lets_those_before_it_be_served(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway:
+        asking = asyncio.create_task(ask(gateway))
+        first = await server.asked()
+        first.connection.go_away(60)
+        # Seen when the next request takes another connection.
+        while True:
+            other = asyncio.create_task(ask(gateway))
+            second = await served(server)
+            assert (await other)[0].status == 200
+            if second.connection is not first.connection:
+                break
+        first.answer(200)
+        first.push(b"still", end=True)
+        assert (await asking)[1] == b"still"
+        # When nobody needs it any more it is closed, and says so.
+        ending = await asyncio.wait_for(asyncio.shield(first.connection.ending), 10)
+        assert ending.error_code == Code.NO_ERROR
+
+
+async def test_a_connection_that_was_lost_meanwhile_is_replaced(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway:
+        for _ in range(3):
+            asking = asyncio.create_task(ask(gateway))
+            asked = await served(server)
+            assert (await asking)[0].status == 200
+            asked.connection.close_now()
+        assert len(server.connections) == 3
+
+
+async def test_a_server_that_says_nothing_gets_no_more_on_that_connection(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files, {"timeouts": {"request": "4s"}}) as gateway:
+        head, _ = await ask(gateway)
+        assert head.status == 504
+        silent = await server.asked()
+        asking = asyncio.create_task(ask(gateway))
+        answered = await served(server)
+        assert (await asking)[0].status == 200
+        assert answered.connection is not silent.connection
+
+
+# ---- servers that break the rules ---------------------------------------------------------------------------------
+
+
+HEAD_200 = bytes.fromhex("01 03 0000 d9")
+"""HEADERS with `:status: 200` (RFC 9204, entry 25 of the static table)."""
+
+BROKEN = {
+    "data first": (bytes.fromhex("00 01 61"), Code.FRAME_UNEXPECTED),
+    "settings on a request's stream": (bytes.fromhex("04 00"), Code.FRAME_UNEXPECTED),
+    "a frame of HTTP/2": (bytes.fromhex("06 00"), Code.FRAME_UNEXPECTED),
+    "a push": (bytes.fromhex("05 01 00"), Code.FRAME_UNEXPECTED),
+    "a dynamic table": (bytes.fromhex("01 03 0000 80"), Code.DECOMPRESSION_FAILED),
+    "a status of letters": (bytes.fromhex("01 06 0000 5f 09 01 78"), None),
+    "a head without a status": (bytes.fromhex("01 02 0000"), None),
+    "two statuses": (bytes.fromhex("01 04 0000 d9 d9"), None),
+    "a head that is too large": (bytes.fromhex("01 80020000"), None),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_an_answer_that_is_none(files: Path, name: str) -> None:
+    """A 502; the connection goes where the rules want it, and only there."""
+    said, code = BROKEN[name]
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway:
+        asking = asyncio.create_task(ask(gateway))
+        first = await server.asked()
+        first.write(said, end=code is None and "too large" not in name)
+        head, body = await asking
+        assert (head.status, b"bad_response" in body) == (502, True), body
+        if code is not None:
+            ending = await asyncio.wait_for(asyncio.shield(first.connection.ending), 10)
+            assert ending.error_code == code
+        asking = asyncio.create_task(ask(gateway))
+        assert ((await served(server)).connection is first.connection) == (code is None)
+        assert (await asking)[0].status == 200
+
+
+@pytest.mark.parametrize(
+    "said,code",
+    [("0d 01 00", Code.FRAME_UNEXPECTED), ("07 01 05", 0x108), ("04 00", Code.FRAME_UNEXPECTED), ("03 01 00", 0x108)],
+    ids=["max_push_id", "goaway of no request", "settings again", "cancel_push"],
+)
+async def test_a_control_stream_that_breaks_the_rules(files: Path, said: str, code: int) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway:
+        asking = asyncio.create_task(ask(gateway))
+        asked = await server.asked()
+        asked.connection.say(bytes.fromhex(said))
+        ending = await asyncio.wait_for(asyncio.shield(asked.connection.ending), 10)
+        assert ending.error_code == code
+        # A GET on a connection of its own, which may have been read: once only.
+        assert (await asking)[0].status == 502
+
+
+async def test_streams_of_one_direction_that_mean_nothing(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway:
+        asking = asyncio.create_task(ask(gateway))
+        asked = await server.asked()
+        quic = asked.connection.quic
+        quic.send_stream_data(quic.get_next_available_stream_id(is_unidirectional=True), b"\x21grease")
+        asked.connection.transmit()
+        asked.answer(204, end=True)
+        assert (await asking)[0].status == 204
+        asking = asyncio.create_task(ask(gateway))
+        assert (await served(server)).connection is asked.connection
+        await asking
+
+
+# ---- connections --------------------------------------------------------------------------------------------------
+
+
+async def test_requests_share_a_connection(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway:
+        asking = [asyncio.create_task(ask(gateway)) for _ in range(50)]
+        for _ in asking:
+            await served(server)
+        assert {head.status for head, _ in await asyncio.gather(*asking)} == {200}
+        assert len(server.connections) == 1
+
+
+async def test_what_a_server_lets_there_be_is_kept(files: Path) -> None:
+    """The library lets there be 128 streams."""
+    server = H3Server(files)
+    async with h3_site(server, files, http2={"streams": 1000}) as gateway:
+        asking = [asyncio.create_task(ask(gateway)) for _ in range(150)]
+        all_asked = [await server.asked() for _ in asking]
+        assert len(server.connections) == 2
+        for asked in all_asked:
+            asked.answer(204, end=True)
+        assert {head.status for head, _ in await asyncio.gather(*asking)} == {204}
+
+
+async def test_our_own_limit_is_kept(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files, http2={"streams": 5}) as gateway:
+        asking = [asyncio.create_task(ask(gateway)) for _ in range(12)]
+        all_asked = [await server.asked() for _ in asking]
+        assert max(connection.live for connection in server.connections) == 5
+        for asked in all_asked:
+            asked.answer(204, end=True)
+        assert {head.status for head, _ in await asyncio.gather(*asking)} == {204}
+
+
+async def test_a_slow_reader_stalls_no_other(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway, dial(gateway.port()) as slow:
+        slow.pause()
+        await slow.send(request_bytes("GET /app/slow"))
+        flood = await server.asked()
+        flood.answer(200)
+        flood.push(b"x" * (16 << 20))
+        for _ in range(20):
+            asking = asyncio.create_task(ask(gateway))
+            await served(server, b"y" * 100_000)
+            assert len((await asking)[1]) == 100_000
+        assert len(server.connections) == 1
+        slow.reset()
+        assert await flood.was_reset() == Code.REQUEST_CANCELLED
+
+
+async def test_idle_connections_go(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files, pool={"idle_timeout": "1s"}) as gateway:
+        asking = asyncio.create_task(ask(gateway))
+        asked = await served(server)
+        assert (await asking)[0].status == 200
+        ending = await asyncio.wait_for(asyncio.shield(asked.connection.ending), 10)
+        assert ending.error_code == Code.NO_ERROR
+
+
+# ---- how a connection is made -------------------------------------------------------------------------------------
+
+
+async def test_nobody_there_is_known_at_once(files: Path) -> None:
+    """Not when `connect_timeout` is over: the next endpoint would be late."""
+    server = H3Server(files)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        nobody = f"https://127.0.0.1:{taken.getsockname()[1]}"
+    async with server:
+        settings = config(server.url, connect_timeout="60s", balance="round_robin")
+        settings["upstreams"]["app"]["endpoints"] = [nobody, server.url]
+        async with running(settings, directory=files) as gateway:
+            for _ in range(2):
+                asking = asyncio.create_task(ask(gateway))
+                await served(server)
+                assert (await asking)[0].status == 200
+            failures = gateway.metrics().value("tidegate_endpoint_connect_failures_total", upstream="app")
+            assert failures >= 1
+
+
+async def test_a_server_that_is_silent_is_a_timeout(files: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        settings = config(f"https://127.0.0.1:{silent.getsockname()[1]}", connect_timeout="500ms")
+        async with running(settings, directory=files) as gateway:
+            head, body = await ask(gateway)
+            assert (head.status, b"connect_timeout" in body) == (504, True)
+
+
+@pytest.mark.parametrize(
+    "tls,reason",
+    [({"ca": "other-ca.pem"}, "authority"), ({"ca": "ca.pem", "server_name": "elsewhere.test"}, "name")],
+    ids=["authority", "name"],
+)
+async def test_certificates_are_verified(files: Path, tls: Config, reason: str) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files, tls=tls) as gateway:
+        head, body = await ask(gateway)
+        assert (head.status, b"upstream_tls" in body) == (502, True), body
+        failures = "tidegate_endpoint_tls_failures_total"
+        assert gateway.metrics().value(failures, upstream="app", reason=reason) == 1
+        assert server.connections == []
+
+
+async def test_a_server_that_speaks_something_else_over_quic(files: Path) -> None:
+    server = H3Server(files, alpn=["doq"])
+    async with h3_site(server, files) as gateway:
+        head, body = await ask(gateway)
+        assert (head.status, b"upstream_protocol" in body) == (502, True), body
+
+
+async def test_a_server_that_comes_back_is_found_again(files: Path) -> None:
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway:
+        asking = asyncio.create_task(ask(gateway))
+        await served(server)
+        await asking
+        await server.stop()
+        await until(lambda: asyncio.run(ask(gateway))[0].status == 502)
+        async with H3Server(files, port=server.port) as again:
+            asking = asyncio.create_task(ask(gateway))
+            await served(again)
+            assert (await asking)[0].status == 200
+
+
+# ---- gRPC ---------------------------------------------------------------------------------------------------------
+
+
+async def test_calls_of_grpc(files: Path) -> None:
+    """Both directions at once, and the outcome in trailers, as over HTTP/2 (PROTOCOL-HTTP2.md)."""
+    server, message = H3Server(files), b"\0\0\0\0\5hello"
+    async with h3_site(server, files) as gateway, dial_h2(gateway.port()) as client:
+        pseudo = [(":method", "POST"), (":scheme", "http"), (":authority", HOST), (":path", "/app/say.Hello/Say")]
+        fields = [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", "9S")]
+        call = client.open([*pseudo, *fields])
+        asked = await server.asked()
+        assert (asked["content-type"], asked["te"], asked["grpc-timeout"]) == ("application/grpc", "trailers", "9S")
+        asked.answer(200, ("content-type", "application/grpc"))
+        for _ in range(3):
+            call.push(message)
+            assert await asked.exactly(len(message)) == message
+            asked.push(message)
+            assert await call.exactly(len(message)) == message
+        call.finish()
+        await asked.ended()
+        asked.push(b"", trailers=[("grpc-status", "5"), ("grpc-message", "none")])
+        assert await call.body() == b""
+        assert call.trailers == {"grpc-status": "5", "grpc-message": "none"}
