@@ -167,6 +167,8 @@ HELP: Mapping[str, str] = {
     "tidegate_endpoint_websocket_fallbacks_total": "WebSockets meant for HTTP/2 or HTTP/3 began to use HTTP/1.1.",
     "tidegate_endpoint_tls_failures_total": "TLS handshakes with an endpoint that failed, by reason.",
     "tidegate_http2_errors_total": "Connections of HTTP/2 that ended because of what their client had sent, by code.",
+    "tidegate_http3_errors_total": "Connections of HTTP/3 that ended because of what their client had sent, by code.",
+    "tidegate_quic_retries_total": "Clients over QUIC that had to show that their address is their own.",
     "tidegate_http_failed_total": "Plain HTTP requests that were refused or whose answers ended early, by reason.",
     "tidegate_http_request_seconds": "From the head of a request to the end of its answer; WebSockets are not in it.",
     "tidegate_http_requests_total": "Plain HTTP requests, by route and status.",

@@ -127,7 +127,11 @@ class Asked:
             self.reset_by_gateway.set_result(ErrorCodes(code))
             self._ended = True
             self._sent.set()
-            self._reader.set_exception(ConnectionResetError(ErrorCodes(code).name))
+            # What came before it is still to be read.
+            if self._reader._buffer:  # type: ignore[attr-defined]
+                self._reader.feed_eof()
+            else:
+                self._reader.set_exception(ConnectionResetError(ErrorCodes(code).name))
         elif not self._reader.at_eof():
             self._reader.feed_eof()
 

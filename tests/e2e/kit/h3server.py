@@ -120,10 +120,15 @@ class Asked:
         else:
             self.trailers = {name.decode(): value.decode("latin-1") for name, value in event.headers}
 
-    def over(self, code: int | None = None) -> None:
-        """The gateway sends nothing more; with a code, it takes nothing more either."""
-        if code is not None and not self.reset_by_gateway.done():
+    def stopped(self, code: int) -> None:
+        """The gateway takes nothing more."""
+        if not self.reset_by_gateway.done():
             self.reset_by_gateway.set_result(Code(code))
+
+    def over(self, code: int | None = None) -> None:
+        """The gateway sends nothing more; with a code, that is no good end."""
+        if code is not None:
+            self.stopped(code)
             self._reader.set_exception(ConnectionResetError(Code(code).name))
         elif not self._reader.at_eof():
             self._reader.feed_eof()
@@ -189,7 +194,7 @@ class Connection(QuicConnectionProtocol):
             case StreamReset() if event.stream_id in self.streams:
                 self.streams[event.stream_id].over(event.error_code)
             case StopSendingReceived() if event.stream_id in self.streams:
-                self.streams[event.stream_id].over(event.error_code)
+                self.streams[event.stream_id].stopped(event.error_code)
             case ConnectionTerminated():
                 if not self.ending.done():
                     self.ending.set_result(event)

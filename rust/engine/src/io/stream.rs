@@ -87,6 +87,12 @@ impl Stream {
         }
     }
 
+    /// Whether it may hold bytes that were written, until it is flushed.
+    #[inline]
+    pub fn holds_back(&self) -> bool {
+        matches!(self, Self::Tls(_) | Self::H3(_))
+    }
+
     /// For a reader that cannot read now: lets what comes meanwhile wait where it is no burden to others. Nothing to do
     /// where the kernel keeps it.
     #[inline]

@@ -13,7 +13,7 @@ pub struct Line {
     pub outbox: Outbox,
     /// Nothing can be written any more.
     pub broken: bool,
-    /// A TLS session may hold bytes that were written.
+    /// The stream may hold bytes that were written.
     unflushed: bool,
 }
 
@@ -38,7 +38,7 @@ impl Line {
                 }
                 Poll::Pending => {}
             }
-            self.unflushed = matches!(self.stream, Stream::Tls(_));
+            self.unflushed = self.stream.holds_back();
         }
         if !rest.is_empty() {
             self.outbox.push(rest);
@@ -65,7 +65,7 @@ impl Line {
     fn poll_flush(&mut self, cx: &mut Context<'_>, had: bool) -> Poll<io::Result<()>> {
         if had {
             std::task::ready!(self.outbox.poll_flush(cx, &mut self.stream))?;
-            self.unflushed = matches!(self.stream, Stream::Tls(_));
+            self.unflushed = self.stream.holds_back();
         }
         if self.unflushed {
             std::task::ready!(self.stream.poll_flush(cx))?;

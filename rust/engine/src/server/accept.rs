@@ -251,7 +251,7 @@ fn admit(state: &State, listener: usize, id: u64, peer: Option<SocketAddr>, raw:
     if access::admits(&state.snapshot.listeners[listener].access, client) {
         return Ok(());
     }
-    tcp::log_denied(state, listener, id, client);
+    tcp::log_denied(state, listener, id, client, "tcp");
     raw.reset_when_dropped();
     Err(tcp::ACCESS_DENIED.reason)
 }

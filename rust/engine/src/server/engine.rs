@@ -11,17 +11,18 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::drain::Pace;
-use super::h3::{QuicSocket, speaks_h3};
+use super::h3::{self, QuicSocket, speaks_h3};
 use super::listening::{BindKey, ListenSocket};
 use super::pipes;
 use super::shared::Shared;
 use super::state::{Secrets, State, bind_keys};
 use super::worker::{self, Command, WorkerHandle};
 use crate::error::{Cause, Fault};
+use crate::io::BindError;
 use crate::log::Level;
 use crate::metrics::{self, Metrics};
 use crate::relay::Order;
-use crate::snapshot::{Endpoint, Snapshot};
+use crate::snapshot::{Bind, Endpoint, Listener, Snapshot};
 
 /// How long a worker may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -331,13 +332,35 @@ fn bind_new(
             if sockets.contains_key(&key) {
                 continue;
             }
-            match ListenSocket::bind(bind, key.clone(), &listener.liveness, &leaving) {
+            match bind_one(listener, bind, key.clone(), &leaving) {
                 Ok(socket) => drop(bound.insert(key, Arc::new(socket))),
                 Err(error) => faults.push(bind_fault(index, position, error.0)),
             }
         }
     }
     if faults.is_empty() { Ok(bound) } else { Err(faults) }
+}
+
+/// How often another free port is asked for, where somebody has the same one of UDP.
+const PORTS: usize = 16;
+
+/// Where any port will do, it must do for HTTP/3 too.
+fn bind_one(
+    listener: &Listener,
+    bind: &Bind,
+    key: BindKey,
+    leaving: &[Arc<ListenSocket>],
+) -> Result<ListenSocket, BindError> {
+    let is_any = speaks_h3(listener) && matches!(bind, Bind::Tcp(address) if address.port() == 0);
+    let mut taken = Vec::new();
+    loop {
+        let socket = ListenSocket::bind(bind, key.clone(), &listener.liveness, leaving)?;
+        if !is_any || taken.len() == PORTS || socket.bound().is_none_or(h3::is_free) {
+            return Ok(socket);
+        }
+        // Kept until there is another, or it would be given again.
+        taken.push(socket);
+    }
 }
 
 /// The places of the sockets that have an endpoint of QUIC beside them: the listener's, the bind's, and the key.

@@ -30,6 +30,7 @@ mod presence;
 mod proxy;
 mod pump;
 mod reply;
+mod resets;
 mod session;
 mod shared;
 mod state;

@@ -142,6 +142,16 @@ impl Tallies {
         self.metrics.counter("tidegate_http2_errors_total", &[("listener", listener), ("code", code)]).add(1);
     }
 
+    /// A connection of HTTP/3 ended because of what its client had sent.
+    pub fn http3_error(&self, listener: &str, code: &str) {
+        self.metrics.counter("tidegate_http3_errors_total", &[("listener", listener), ("code", code)]).add(1);
+    }
+
+    /// A client over QUIC must show that its address is its own.
+    pub fn quic_retry(&self, listener: &str) {
+        self.metrics.counter("tidegate_quic_retries_total", &[("listener", listener)]).add(1);
+    }
+
     /// An upstream was tried again for an exchange; `on` says why.
     pub fn retried(&self, route: &str, upstream: &str, on: &str) {
         let labels = [("route", route), ("upstream", upstream), ("on", on)];

@@ -20,7 +20,7 @@ use crate::http::h3::code::Code;
 use crate::http::h3::control::Speaker;
 use crate::http::h3::head::{read_response, write_request};
 use crate::http::h3::qpack::{self, BadSection};
-use crate::io::h3::{self, Control, H3, Peer, Receive, Section, Send, Undelivered, Watch, varint};
+use crate::io::h3::{self, Control, H3, Peer, Quic, Receive, Section, Send, Undelivered, Watch, varint};
 
 /// What the head of an answer may take at most.
 const HEAD_LIMIT: usize = 64 * 1024;
@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// A connection.
 pub struct Carrier {
-    connection: Connection,
+    quic: Quic,
     peer: Rc<Peer>,
     undelivered: Undelivered,
     /// A stream that was opened and not used.
@@ -48,9 +48,9 @@ impl Carrier {
         let control = Control::open(&connection, HEAD_LIMIT as u64, false).await?;
         let (peer, undelivered) = (Peer::new(Speaker::Server), Undelivered::default());
         let (needed, over) = oneshot::channel();
-        let driver = Driver { endpoint, connection, peer, undelivered, _control: control };
+        let driver = Driver { endpoint, quic: Quic::new(connection), peer, undelivered, _control: control };
         let carrier = Self {
-            connection: driver.connection.clone(),
+            quic: driver.quic.clone(),
             peer: driver.peer.clone(),
             undelivered: driver.undelivered.clone(),
             spare: RefCell::new(None),
@@ -66,7 +66,7 @@ impl Carrier {
 
     /// Whether something new may begin on it.
     pub fn is_usable(&self) -> bool {
-        self.connection.close_reason().is_none() && !self.peer.is_leaving()
+        self.quic.connection.close_reason().is_none() && !self.peer.is_leaving()
     }
 
     /// Whether the server takes WebSockets (RFC 9220 §3).
@@ -76,7 +76,7 @@ impl Carrier {
 
     /// A stream, where the server lets there be one more now.
     pub fn lane(&self) -> Option<Lane> {
-        let opening = pin!(self.connection.open_bi());
+        let opening = pin!(self.quic.connection.open_bi());
         self.spare.take().or_else(|| match opening.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(opened) => opened.ok(),
             Poll::Pending => None,
@@ -91,7 +91,7 @@ impl Carrier {
     /// Sends a request's head; `ended`: it has no body.
     pub fn open(&self, (send, receive): Lane, request: &Request<()>, ended: bool) -> Option<Opened> {
         let id = u64::from(receive.id());
-        let receive = Receive::new(self.connection.clone(), receive, HEAD_LIMIT);
+        let receive = Receive::new(self.quic.clone(), receive, HEAD_LIMIT);
         let mut send = Send::new(send, self.undelivered.clone());
         send.send_section(&write_request(request)).ok()?;
         let ending = ended && request.method() != http::Method::CONNECT;
@@ -104,7 +104,7 @@ impl Carrier {
 /// What holds a connection.
 struct Driver {
     endpoint: Endpoint,
-    connection: Connection,
+    quic: Quic,
     peer: Rc<Peer>,
     undelivered: Undelivered,
     /// Must not end before the connection does (RFC 9114 §6.2.1).
@@ -113,23 +113,24 @@ struct Driver {
 
 impl Driver {
     async fn run(self, mut over: oneshot::Receiver<()>) {
+        let connection = &self.quic.connection;
         loop {
             tokio::select! {
                 biased;
                 _ = &mut over => break,
-                stream = self.connection.accept_uni() => match stream {
+                stream = connection.accept_uni() => match stream {
                     Ok(stream) => {
-                        tokio::task::spawn_local(h3::read(self.connection.clone(), stream, self.peer.clone()));
+                        tokio::task::spawn_local(h3::read(self.quic.clone(), stream, self.peer.clone()));
                     }
                     Err(_) => break,
                 },
             }
         }
         let since = Instant::now();
-        while !self.undelivered.is_empty() && self.connection.close_reason().is_none() && since.elapsed() < LAST_WORDS {
+        while !self.undelivered.is_empty() && connection.close_reason().is_none() && since.elapsed() < LAST_WORDS {
             sleep(LOOK).await;
         }
-        self.connection.close(varint(Code::NO_ERROR), b"");
+        connection.close(varint(Code::NO_ERROR), b"");
         let _ = timeout(LAST_WORDS, self.endpoint.wait_idle()).await;
     }
 }

@@ -26,6 +26,24 @@ impl Code {
     pub const DECOMPRESSION_FAILED: Self = Self(0x200);
     pub const ENCODER_STREAM_ERROR: Self = Self(0x201);
     pub const DECODER_STREAM_ERROR: Self = Self(0x202);
+
+    /// As a value of metrics; those that we never say have none of their own.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::STREAM_CREATION_ERROR => "stream_creation_error",
+            Self::CLOSED_CRITICAL_STREAM => "closed_critical_stream",
+            Self::FRAME_UNEXPECTED => "frame_unexpected",
+            Self::FRAME_ERROR => "frame_error",
+            Self::EXCESSIVE_LOAD => "excessive_load",
+            Self::ID_ERROR => "id_error",
+            Self::SETTINGS_ERROR => "settings_error",
+            Self::MISSING_SETTINGS => "missing_settings",
+            Self::DECOMPRESSION_FAILED => "decompression_failed",
+            Self::ENCODER_STREAM_ERROR => "encoder_stream_error",
+            Self::DECODER_STREAM_ERROR => "decoder_stream_error",
+            _ => "other",
+        }
+    }
 }
 
 impl fmt::Display for Code {

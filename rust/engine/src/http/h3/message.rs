@@ -20,7 +20,13 @@ pub struct MessageReader {
     section: Vec<u8>,
     /// The most bytes that a head or trailers may have.
     limit: usize,
+    /// Frames in a row that brought nothing.
+    vain: u32,
 }
+
+/// How many frames in a row may bring nothing: empty ones, and unknown ones. Each costs us more than the two bytes that it
+/// costs who sends it (§10.5).
+const VAIN: u32 = 1_000;
 
 /// What has come.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,7 +59,8 @@ enum Part {
 
 impl MessageReader {
     pub fn new(limit: usize) -> Self {
-        Self { stage: Stage::Head, part: Part::FrameHead, head: FrameHead::default(), section: Vec::new(), limit }
+        let (stage, part, head) = (Stage::Head, Part::FrameHead, FrameHead::default());
+        Self { stage, part, head, section: Vec::new(), limit, vain: 0 }
     }
 
     /// The head that came was that of an interim answer: the next one is a head too.
@@ -93,6 +100,7 @@ impl MessageReader {
                 Ok(if left == taken { Some(self.end_section()) } else { None })
             }
             Part::Data(left) => {
+                self.vain = 0;
                 self.part = if left == taken { Part::FrameHead } else { Part::Data(left - taken) };
                 Ok(Some(Event::Data))
             }
@@ -104,6 +112,10 @@ impl MessageReader {
     }
 
     fn begin(&mut self, kind: Kind, length: u64) -> Result<Option<Event>, Code> {
+        self.vain += u32::from(length == 0 || kind == Kind::Unknown);
+        if self.vain > VAIN {
+            return Err(Code::EXCESSIVE_LOAD);
+        }
         match (kind, self.stage) {
             (Kind::Headers, Stage::Head | Stage::Body) if length > self.limit as u64 => {
                 self.skip(length);
@@ -222,6 +234,21 @@ mod tests {
         }
         assert_eq!(heads, [b"1", b"2"]);
         assert_eq!(reader.end(), Err(Code::REQUEST_INCOMPLETE));
+    }
+
+    #[test]
+    fn frames_that_bring_nothing() {
+        for vain in [&[0x0, 0][..], &[0x21, 1, 0]] {
+            let mut bytes = Vec::new();
+            write_headers(&mut bytes, b"head");
+            for _ in 0..3 {
+                bytes.extend(vain.repeat(900));
+                bytes.extend_from_slice(&[0x0, 1, 7]);
+            }
+            assert!(read(&bytes, 9).is_ok());
+            bytes.extend(vain.repeat(1_001));
+            assert_eq!(read(&bytes, 9), Err(Code::EXCESSIVE_LOAD));
+        }
     }
 
     #[test]

@@ -5,29 +5,34 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
+use tokio::time::timeout;
 
-use super::varint;
+use super::{Quic, varint};
 use crate::http::h3::code::Code;
 use crate::http::h3::control::{Settings, Speaker, StreamKind, StreamReader};
 use crate::http::h3::frame::{write_goaway, write_settings};
 use crate::http::h3::varint as number;
+
+/// How long the few bytes on our control stream may wait for a window: RFC 9114 §6.2 wants it open from the beginning.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Our control stream.
 #[derive(Debug)]
 pub struct Control(SendStream);
 
 impl Control {
-    /// Opens it with our settings. None where the connection is lost.
+    /// Opens it with our settings. None where the connection is lost, or has no window for it.
     pub async fn open(connection: &Connection, field_section: u64, takes_websockets: bool) -> Option<Self> {
-        let mut stream = connection.open_uni().await.ok()?;
+        let mut stream = timeout(PATIENCE, connection.open_uni()).await.ok()?.ok()?;
         let mut bytes = Vec::new();
         number::write(&mut bytes, 0);
         write_settings(&mut bytes, field_section, takes_websockets);
-        stream.write_all(&bytes).await.ok()?;
+        timeout(PATIENCE, stream.write_all(&bytes)).await.ok()?.ok()?;
         Some(Self(stream))
     }
 
@@ -35,8 +40,8 @@ impl Control {
     pub async fn go_away(&mut self, id: u64) {
         let mut bytes = Vec::new();
         write_goaway(&mut bytes, id);
-        // Where it is lost there is nobody to tell.
-        let _ = self.0.write_all(&bytes).await;
+        // Where it is lost, or its window closed, there is nobody to tell.
+        let _ = timeout(PATIENCE, self.0.write_all(&bytes)).await;
     }
 }
 
@@ -115,12 +120,10 @@ impl Watch {
 }
 
 /// Reads a stream of the other side's until its end, which must be the connection's.
-pub async fn read(connection: Connection, mut stream: RecvStream, peer: Rc<Peer>) -> Result<(), Code> {
-    let read = follow(&mut stream, &peer).await;
-    if let Err(code) = read {
-        connection.close(varint(code), b"");
+pub async fn read(quic: Quic, mut stream: RecvStream, peer: Rc<Peer>) {
+    if let Err(code) = follow(&mut stream, &peer).await {
+        quic.end_for(code);
     }
-    read
 }
 
 async fn follow(stream: &mut RecvStream, peer: &Peer) -> Result<(), Code> {

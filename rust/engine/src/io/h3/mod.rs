@@ -5,6 +5,7 @@
 //! is not taken from it.
 
 mod control;
+mod quic;
 mod receive;
 mod send;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 use quinn::{IdleTimeout, TransportConfig};
 
 pub use self::control::{Control, Peer, Watch, read};
+pub use self::quic::Quic;
 pub use self::receive::{Receive, Section};
 pub use self::send::{Send, Undelivered};
 use crate::http::h3::code::Code;

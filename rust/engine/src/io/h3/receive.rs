@@ -4,9 +4,9 @@ use std::fmt;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use quinn::{Connection, RecvStream};
+use quinn::RecvStream;
 
-use super::{lost, varint};
+use super::{Quic, lost, varint};
 use crate::http::h3::code::Code;
 use crate::http::h3::message::{Event, MessageReader};
 
@@ -16,12 +16,14 @@ const PIECE: usize = 1024;
 /// The direction from the other side.
 pub struct Receive {
     stream: RecvStream,
-    connection: Connection,
+    quic: Quic,
     reader: MessageReader,
     /// Content that is still to come, where the head has announced it.
     announced: Option<u64>,
     trailers: Option<Vec<u8>>,
     ended: bool,
+    /// The other side has reset it, or broken the rules.
+    failed: bool,
     /// Told to who is read no further.
     parting: Code,
 }
@@ -41,10 +43,10 @@ enum Read {
 
 impl Receive {
     /// `limit` is the most bytes that a field section may have.
-    pub fn new(connection: Connection, stream: RecvStream, limit: usize) -> Self {
+    pub fn new(quic: Quic, stream: RecvStream, limit: usize) -> Self {
         let reader = MessageReader::new(limit);
         let parting = Code::REQUEST_CANCELLED;
-        Self { stream, connection, reader, announced: None, trailers: None, ended: false, parting }
+        Self { stream, quic, reader, announced: None, trailers: None, ended: false, failed: false, parting }
     }
 
     /// The next head.
@@ -123,7 +125,9 @@ impl Receive {
             let wanted = self.reader.wanted();
             let space = if self.reader.is_in_data() { &mut *buffer } else { &mut piece };
             let size = space.len().min(wanted);
-            let read = ready!(self.stream.poll_read(cx, &mut space[..size])).map_err(lost)?;
+            let read = ready!(self.stream.poll_read(cx, &mut space[..size]));
+            self.failed |= read.is_err();
+            let read = read.map_err(lost)?;
             if read == 0 {
                 self.reader.end().map_err(|code| self.fail(code))?;
                 self.ended = true;
@@ -137,11 +141,17 @@ impl Receive {
 
     /// Ends what must not go on: a message that is malformed alone, or the connection.
     fn fail(&mut self, code: Code) -> io::Error {
+        self.failed = true;
         match code {
             Code::REQUEST_INCOMPLETE | Code::MESSAGE_ERROR => self.dismiss(code),
-            code => self.connection.close(varint(code), b""),
+            code => self.quic.end_for(code),
         }
         io::Error::new(io::ErrorKind::InvalidData, code)
+    }
+
+    /// Whether the other side has reset it, or broken the rules.
+    pub fn has_failed(&self) -> bool {
+        self.failed
     }
 
     /// The connection must not go on.

@@ -6,7 +6,7 @@
 //!
 //! Of what a client may try, `h2` bounds most: heads without end, small or empty frames that nobody takes, requests that
 //! are reset before we see them; and it reads nothing more from a client that does not take its answers to pings and
-//! settings. What it does not bound is in [`super::resets`].
+//! settings. What it does not bound is in [`crate::server::resets`].
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -20,12 +20,12 @@ use h2::{Reason, RecvStream};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Request;
-use super::resets::Resets;
 use crate::http::h2::read_request;
 use crate::io::h2::Transport;
 use crate::server::client::Client;
 use crate::server::connection::{Step, serve_request};
 use crate::server::downstream::Downstream;
+use crate::server::resets::Resets;
 use crate::server::session::{LINGER, Session};
 use crate::server::worker::Worker;
 use crate::server::{lifecycle, reply, tunnel};
@@ -42,10 +42,6 @@ const SMALL_FRAMES: usize = 16 << 20;
 /// Who holds a connection's permit while nothing uses it: the connection, and who waits for its end.
 const HOLDERS: usize = 2;
 
-/// As many times the streams of a connection may be reset by its client in a while: a page that is left resets all of its
-/// requests, and the next one too.
-const RESETS: u32 = 5;
-
 /// How long a client may take to take its leave of a connection that we end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -56,7 +52,7 @@ const TICK: Duration = Duration::from_secs(1);
 struct Terms {
     listener: Arc<str>,
     /// Streams that may be reset before their answer in a while.
-    resets: u32,
+    streams: u32,
     head_timeout: Duration,
     keep_alive: Duration,
     head_limit: usize,
@@ -69,7 +65,7 @@ pub fn begin(worker: &Rc<Worker>, session: Session) {
     let settings = &state.snapshot.listeners[listener];
     let terms = Terms {
         listener: state.listeners[listener].name.clone(),
-        resets: settings.http2.streams * RESETS,
+        streams: settings.http2.streams,
         head_timeout: Duration::from_millis(settings.head_timeout),
         keep_alive: Duration::from_millis(settings.keep_alive),
         head_limit: settings.limits.headers as usize,
@@ -164,7 +160,7 @@ async fn drive(
     let mut occupation = Occupation::new(terms.keep_alive);
     let mut look = std::pin::pin!(sleep_until(occupation.next_look()));
     let mut is_ending = false;
-    let resets = Rc::new(Resets::new(terms.resets));
+    let resets = Rc::new(Resets::new(terms.streams));
     loop {
         tokio::select! {
             biased;

@@ -11,7 +11,6 @@
 
 mod connection;
 mod request;
-mod resets;
 
 pub use self::connection::begin;
 pub use self::request::Request;

@@ -6,9 +6,10 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::request::Request;
@@ -19,10 +20,11 @@ use crate::http::h3::control::Speaker;
 use crate::http::h3::head::{NoHead, read_request};
 use crate::http::h3::qpack::{self, BadSection};
 use crate::http::{BodyLength, RequestHead};
-use crate::io::h3::{self, Control, Peer, Receive, Section, Send, Undelivered, varint};
+use crate::io::h3::{self, Control, Peer, Quic, Receive, Section, Send, Undelivered, varint};
 use crate::server::client::Client;
 use crate::server::connection::{Step, serve_request};
 use crate::server::downstream::Downstream;
+use crate::server::resets::Resets;
 use crate::server::state::State;
 use crate::server::worker::Worker;
 use crate::server::{lifecycle, reply, tunnel};
@@ -37,6 +39,7 @@ const LOOKS: (Duration, Duration, Duration) =
 
 /// What is fixed when a connection begins.
 struct Terms {
+    listener: Arc<str>,
     head_timeout: Duration,
     keep_alive: Duration,
     head_limit: usize,
@@ -45,9 +48,10 @@ struct Terms {
 /// A connection under way.
 struct Driver {
     worker: Rc<Worker>,
-    connection: Connection,
+    quic: Quic,
     downstream: Rc<Downstream>,
     terms: Rc<Terms>,
+    resets: Rc<Resets>,
     control: Control,
     peer: Rc<Peer>,
     undelivered: Undelivered,
@@ -76,18 +80,25 @@ pub async fn serve(
 ) {
     let settings = &state.snapshot.listeners[listener];
     let terms = Terms {
+        listener: state.listeners[listener].name.clone(),
         head_timeout: Duration::from_millis(settings.head_timeout),
         keep_alive: Duration::from_millis(settings.keep_alive),
         head_limit: settings.limits.headers as usize,
     };
     let server_name = downstream.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
     let takes_websockets = state.listeners[listener].offers_websockets(HttpVersion::H3, server_name);
-    let Some(control) = Control::open(&connection, 2 * terms.head_limit as u64, takes_websockets).await else { return };
+    let quic = Quic::new(connection);
+    let control = Control::open(&quic.connection, 2 * terms.head_limit as u64, takes_websockets).await;
+    let Some(control) = control else {
+        quic.end_for(Code::STREAM_CREATION_ERROR);
+        return note(worker, &terms.listener, &quic);
+    };
     let driver = Driver {
         worker: worker.clone(),
-        connection,
+        quic,
         downstream: Rc::new(downstream),
         terms: Rc::new(terms),
+        resets: Rc::new(Resets::new(settings.http2.streams)),
         control,
         peer: Peer::new(Speaker::Client),
         undelivered: Undelivered::default(),
@@ -98,22 +109,40 @@ pub async fn serve(
     driver.run().await;
 }
 
+/// Counts a connection that has ended because of what its client has sent.
+fn note(worker: &Worker, listener: &str, quic: &Quic) {
+    let code = match (quic.fault(), quic.connection.close_reason()) {
+        (Some(code), _) => code.label(),
+        // It broke the rules of QUIC itself.
+        (None, Some(ConnectionError::TransportError(_))) => "transport",
+        _ => return,
+    };
+    worker.tallies.http3_error(listener, code);
+}
+
 impl Driver {
     async fn run(mut self) {
-        let connection = self.connection.clone();
+        let (worker, terms, quic) = (self.worker.clone(), self.terms.clone(), self.quic.clone());
+        self.drive().await;
+        note(&worker, &terms.listener, &quic);
+    }
+
+    async fn drive(&mut self) {
+        let (connection, resets) = (self.quic.connection.clone(), self.resets.clone());
         let listening = self.downstream.permit.listening.clone();
         let mut closed = std::pin::pin!(listening.gate.closed());
         let mut look = std::pin::pin!(sleep_until(self.next_look()));
         loop {
             tokio::select! {
                 biased;
+                () = resets.too_many() => return self.quic.end_for(Code::EXCESSIVE_LOAD),
                 stream = connection.accept_bi() => match stream {
                     Ok((send, receive)) => self.begin(send, receive),
                     Err(_) => return,
                 },
                 stream = connection.accept_uni() => match stream {
                     Ok(stream) => {
-                        tokio::task::spawn_local(h3::read(connection.clone(), stream, self.peer.clone()));
+                        tokio::task::spawn_local(h3::read(self.quic.clone(), stream, self.peer.clone()));
                     }
                     Err(_) => return,
                 },
@@ -139,14 +168,15 @@ impl Driver {
         }
         self.next = self.next.max(u64::from(receive.id()) + 4);
         self.quiet_since = None;
-        let receive = Receive::new(self.connection.clone(), receive, self.terms.head_limit);
+        let receive = Receive::new(self.quic.clone(), receive, self.terms.head_limit);
         let request = Request::new(self.downstream.clone(), receive, Send::new(send, self.undelivered.clone()));
-        tokio::task::spawn_local(exchange(self.worker.clone(), request, self.terms.clone()));
+        let (worker, terms, resets) = (self.worker.clone(), self.terms.clone(), self.resets.clone());
+        tokio::task::spawn_local(exchange(worker, request, terms, resets));
     }
 
     async fn announce_end(&mut self) {
         self.control.go_away(LAST_STREAM).await;
-        self.ending = Ending::Announced(Instant::now() + 2 * self.connection.rtt());
+        self.ending = Ending::Announced(Instant::now() + 2 * self.quic.connection.rtt());
     }
 
     fn next_look(&self) -> Instant {
@@ -183,11 +213,11 @@ impl Driver {
 }
 
 /// One stream, from its head to the end of its answer.
-async fn exchange(worker: Rc<Worker>, mut request: Request, terms: Rc<Terms>) {
+async fn exchange(worker: Rc<Worker>, mut request: Request, terms: Rc<Terms>, resets: Rc<Resets>) {
     let reading = poll_fn(|cx| request.receive.poll_head(cx));
     let section = match timeout(terms.head_timeout, reading).await {
         Ok(Ok(section)) => section,
-        Ok(Err(_)) => return,
+        Ok(Err(_)) => return resets.count(),
         Err(_) => {
             reply::refuse_unread(&worker, &mut Client::H3(&mut request), &refusal::HEAD_TIMEOUT).await;
             return;
@@ -199,13 +229,19 @@ async fn exchange(worker: Rc<Worker>, mut request: Request, terms: Rc<Terms>) {
         Ok(head) => serve_request(&worker, &mut client, head).await,
         Err(NoHead::Bad(bad)) => reply::refuse_unread(&worker, &mut client, &bad.into()).await,
         Err(NoHead::Malformed) => {
+            resets.count();
             request.receive.dismiss(Code::MESSAGE_ERROR);
             return request.reset(Code::MESSAGE_ERROR);
         }
     };
     match step {
         Step::Next | Step::Close => request.receive.dismiss(Code::NO_ERROR),
-        Step::Drop => request.reset(Code::INTERNAL_ERROR),
+        Step::Drop => {
+            if request.was_given_up() {
+                resets.count();
+            }
+            request.reset(Code::INTERNAL_ERROR);
+        }
         Step::Relay(grant) => {
             let permit = request.downstream.permit.clone();
             lifecycle::begin_stream(&worker, permit, request.into_stream(), *grant);

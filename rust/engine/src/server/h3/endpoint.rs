@@ -47,6 +47,11 @@ pub async fn listen(worker: Rc<Worker>, socket: Arc<QuicSocket>) {
         };
         let Some(incoming) = incoming else { return };
         if Rc::strong_count(&under_way) > UNPROVEN && incoming.may_retry() && !incoming.remote_address_validated() {
+            if let Some(state) = worker.shared.state()
+                && let Some(listener) = state.listener(&listening.key)
+            {
+                worker.tallies.quic_retry(&state.listeners[listener].name);
+            }
             let _ = incoming.retry();
             continue;
         }
@@ -139,7 +144,7 @@ fn admit(
     id: u64,
 ) -> Option<Permit> {
     if !access::admits(&state.snapshot.listeners[listener].access, Some(peer.ip())) {
-        tcp::log_denied(state, listener, id, Some(peer.ip()));
+        tcp::log_denied(state, listener, id, Some(peer.ip()), "h3");
         return None;
     }
     let occupancy = state.listeners[listener].occupancy.clone();

@@ -18,5 +18,5 @@ mod terms;
 
 pub use self::endpoint::listen;
 pub use self::request::Request;
-pub use self::socket::{QuicSocket, speaks_h3};
+pub use self::socket::{QuicSocket, is_free, speaks_h3};
 pub use self::terms::quic_config;

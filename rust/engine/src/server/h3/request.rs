@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use crate::http::h3::code::Code;
 use crate::http::h3::head::write_response;
@@ -64,6 +64,11 @@ impl Request {
     /// Ready when the client wants no answer any more, or the connection is lost.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.send.poll_stopped(cx)
+    }
+
+    /// Whether the client has taken it back, or broken the rules.
+    pub fn was_given_up(&mut self) -> bool {
+        self.receive.has_failed() || self.poll_gone(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     /// Ends the stream at once: nobody must take what has come of the answer for the whole.

@@ -47,6 +47,11 @@ impl QuicSocket {
     }
 }
 
+/// Whether nobody has this address of UDP.
+pub fn is_free(address: SocketAddr) -> bool {
+    bind_udp(address).is_ok()
+}
+
 fn bind_udp(address: SocketAddr) -> std::io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking().cloexec(), None)?;
     if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {

@@ -203,12 +203,12 @@ fn echo() -> Result<Link, Refusal> {
 }
 
 /// Writes down a client that may not connect.
-pub fn log_denied(state: &State, listener: usize, id: u64, client: Option<IpAddr>) {
+pub fn log_denied(state: &State, listener: usize, id: u64, client: Option<IpAddr>, protocol: &'static str) {
     let facts = log::Exchange {
         connection: id,
         listener: &state.listeners[listener].name,
         client,
-        protocol: "tcp",
+        protocol,
         ..log::Exchange::default()
     };
     write_log(state, facts, Kind::TcpRefusal(log::TcpRefusal { reason: ACCESS_DENIED.reason, duration: 0 }));
