@@ -42,6 +42,7 @@ from tidegate.config.options.route import (
 )
 from tidegate.config.options.upstream import BalanceOptions, EjectOptions
 from tidegate.config.options.websocket import PingOptions
+from tidegate.config.origins import ANY_PORT, Origin, OriginRule
 from tidegate.config.units import Rate
 from tidegate.errors import Place, Problem, in_order
 
@@ -441,6 +442,10 @@ def _websocket(settings: WebSocket) -> Json:
         "upstream_protocol": settings.upstream_protocol,
         "frames": settings.frames,
         "deflate": settings.deflate,
+        "origins": {
+            "allow": None if settings.origins is None else _origins(settings.origins),
+            "missing": settings.missing_origin == "allow",
+        },
         "subprotocols": None if settings.subprotocols is None else list(settings.subprotocols),
         "idle_after": settings.idle_after,
         "idle_counts": settings.idle_counts,
@@ -456,6 +461,19 @@ def _websocket(settings: WebSocket) -> Json:
         "on_client_lost": settings.on_client_lost,
         "close_timeout": settings.close_timeout,
     }
+
+
+def _origins(rules: tuple[OriginRule, ...]) -> Json:
+    return {
+        "same": "same" in rules,
+        "null": "null" in rules,
+        "patterns": [_origin(rule) for rule in rules if isinstance(rule, Origin)],
+    }
+
+
+def _origin(origin: Origin) -> Json:
+    port = "any" if origin.port == ANY_PORT else {"is": origin.port}
+    return {"scheme": origin.scheme, "host": _host(origin.host), "port": port}
 
 
 def _ping(ping: PingOptions) -> Json:

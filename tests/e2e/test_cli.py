@@ -85,7 +85,8 @@ def call(here: Path, *words: str, more: Mapping[str, str] | None = None) -> "sub
 
 def test_check_good(here: Path) -> None:
     found = call(here, "check", "good.yaml")
-    assert (found.returncode, found.stdout) == (0, "ok: 1 listener, 3 routes, 1 upstream, 1 warning\n")
+    assert found.returncode == 0
+    assert found.stdout.startswith("ok: 1 listener, 3 routes, 1 upstream, 1 warning\nnote: pages of any site may open ")
     assert re.fullmatch(r"good\.yaml:10:5: warning: .*ties with.*\n", found.stderr), found.stderr
 
 

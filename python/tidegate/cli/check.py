@@ -4,9 +4,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from tidegate.cli.output import console, print_json, print_problems
+from tidegate.config import Config
+from tidegate.config.config import Forward, Respond, Route
 from tidegate.errors import ConfigError, Problem
+
+NAMED = 5
+"""Routes that a note names at most."""
 
 
 def check(
@@ -15,7 +21,7 @@ def check(
 ) -> None:
     """Check a configuration as a start would, without binding anything. Exits with 2 when it cannot be used."""
     try:
-        summary, warnings = _checked(file)
+        summary, warnings, notes = _checked(file)
     except ConfigError as error:
         if not as_json:
             raise
@@ -26,9 +32,11 @@ def check(
     else:
         print_problems(warnings)
         console().print(f"[bold green]ok[/]: {summary}")
+        for note in notes:
+            console().print(f"[bold blue]note[/]: {escape(note)}", soft_wrap=True)
 
 
-def _checked(file: Path) -> tuple[str, list[Problem]]:
+def _checked(file: Path) -> tuple[str, list[Problem], list[str]]:
     from tidegate import gateway
 
     loaded = gateway.check_file(file)
@@ -41,7 +49,22 @@ def _checked(file: Path) -> tuple[str, list[Problem]]:
     ]
     if warnings:
         counts.append(_counted(len(warnings), "warning"))
-    return ", ".join(counts), warnings
+    return ", ".join(counts), warnings, _notes(config)
+
+
+def _notes(config: Config) -> list[str]:
+    """What is as it was asked for, and might still not be what was meant."""
+    open_ones = [route.name for route in config.routes if _takes_any_origin(route)]
+    if not open_ones:
+        return []
+    named = ", ".join(open_ones[:NAMED]) + (", …" if len(open_ones) > NAMED else "")
+    routes = _counted(len(open_ones), "route")
+    return [f"pages of any site may open WebSockets on {routes} ({named}); websocket.origins says whose may"]
+
+
+def _takes_any_origin(route: Route) -> bool:
+    bridges = isinstance(route.action, Forward) or (isinstance(route.action, Respond) and route.action.answer == "echo")
+    return bridges and any(on.websocket.enabled and on.websocket.origins is None for on in route.listeners)
 
 
 def _counted(count: int, noun: str) -> str:

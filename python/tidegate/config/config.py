@@ -27,6 +27,7 @@ from tidegate.config.options.route import (
 )
 from tidegate.config.options.upstream import BalanceOptions, EjectOptions, EndpointOptions, PoolOptions
 from tidegate.config.options.websocket import CloseCodesOptions, PingOptions
+from tidegate.config.origins import OriginRule
 from tidegate.errors import Place, Problem
 
 __all__ = [
@@ -166,6 +167,9 @@ class WebSocket:
     """None: what the upstream says."""
     frames: Literal["strict", "opaque"]
     deflate: Literal["pass", "off"]
+    origins: tuple[OriginRule, ...] | None
+    """None: those of all pages."""
+    missing_origin: Literal["allow", "refuse"]
     subprotocols: tuple[str, ...] | None
     idle_after: int | None
     idle_counts: Literal["data", "any"]

@@ -33,7 +33,6 @@ LATER: tuple[Later, ...] = (
         Later(f"{part}.*.websocket.{key}", values, instead)
         for part in ("listeners", "routes")
         for key, values, instead in (
-            ("origins", (), ""),
             ("messages", (), ""),
             ("max_inflated", (), ""),
             ("deflate", ("terminate",), "pass or off"),

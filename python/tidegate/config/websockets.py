@@ -68,6 +68,8 @@ def _settings(merged: WebSocketOptions) -> WebSocket:
         over=merged.over,
         frames=merged.frames,
         deflate=merged.deflate,
+        origins=merged.origins,
+        missing_origin=merged.missing_origin,
         subprotocols=merged.subprotocols,
         idle_after=merged.idle.after,
         idle_counts=merged.idle.counts,

@@ -46,6 +46,8 @@ pub mod refusal {
     pub const NO_ROUTE: Refusal = Refusal::new(404, "no_route", "no route takes this request");
     pub const WEBSOCKET_DISABLED: Refusal =
         Refusal::new(403, "websocket_disabled", "WebSockets are not enabled on this route");
+    pub const ORIGIN: Refusal =
+        Refusal::new(403, "origin_refused", "pages of this origin may not open WebSockets here");
     pub const MISDIRECTED: Refusal =
         Refusal::new(421, "misdirected", "this connection was made for another server name; open a new one");
     pub const HEAD_TIMEOUT: Refusal = Refusal::new(408, "head_timeout", "the request head took too long");

@@ -483,6 +483,7 @@ pub struct WebSocket {
     pub upstream_protocol: Option<Protocol>,
     pub frames: Frames,
     pub deflate: Deflate,
+    pub origins: Origins,
     /// Those that may be offered upstream; `null` is all.
     pub subprotocols: Option<Vec<String>>,
     /// `null` is never.
@@ -498,6 +499,43 @@ pub struct WebSocket {
     pub on_client_lost: Option<u16>,
     /// How long the close handshake may take once our Close has left the queue.
     pub close_timeout: u64,
+}
+
+/// Whose pages may open WebSockets.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(deny_unknown_fields)]
+pub struct Origins {
+    /// `null`: everybody's.
+    pub allow: Option<OriginList>,
+    /// Whether clients may that name no origin.
+    pub missing: bool,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(deny_unknown_fields)]
+pub struct OriginList {
+    /// The pages of the host and port that the client asks for.
+    pub same: bool,
+    /// The pages of nobody: `Origin: null`.
+    pub null: bool,
+    pub patterns: Vec<Origin>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// Lower case.
+    pub scheme: String,
+    pub host: HostMatch,
+    pub port: OriginPort,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum OriginPort {
+    Any,
+    /// That of the scheme where the file says none; `null` where the scheme has none.
+    Is(Option<u16>),
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]

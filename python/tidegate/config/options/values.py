@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from tidegate.config import addresses, names, units
+from tidegate.config import addresses, names, origins, units
 from tidegate.config.addresses import Bind, Network, Target
 from tidegate.config.expand import Expanded
 from tidegate.config.units import UnitError
@@ -46,6 +46,7 @@ __all__ = [
     "OptionalDuration",
     "OptionalPositiveDuration",
     "Options",
+    "OriginRules",
     "Percent",
     "PositiveDuration",
     "RateLimit",
@@ -352,6 +353,34 @@ OptionalCloseCode = Annotated[
     BeforeValidator(lambda value: None if value == "never" else close_code(value)),
     PlainSerializer(lambda value: "never" if value is None else value),
     _word("never", _CODE_SCHEMA),
+]
+
+
+def _origins(value: object) -> object:
+    """One rule or several; `any` is none."""
+    if value == "any":
+        return None
+    if isinstance(value, list):
+        if not value:
+            raise fault("there is no origin in the list", "leave it out, or write any")
+        return tuple(value)
+    return (value,)
+
+
+_OriginRule = Annotated[origins.Origin | str, parsed(origins.origin_rule)]
+OriginRules = Annotated[
+    tuple[_OriginRule, ...] | None,
+    BeforeValidator(_origins),
+    PlainSerializer(lambda rules: "any" if rules is None else [str(rule) for rule in rules]),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "examples": ["any", "same", "https://*.example.com"]},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ]
+        },
+        mode="validation",
+    ),
 ]
 
 BindValue = Annotated[Bind, parsed(addresses.bind), PlainSerializer(str)]

@@ -12,6 +12,7 @@ from tidegate.config.options.values import (
     OptionalCloseCode,
     OptionalDuration,
     Options,
+    OriginRules,
     PositiveDuration,
     SizeLimit,
     Subprotocol,
@@ -73,6 +74,15 @@ class WebSocketOptions(Options):
     )
     deflate: Literal["pass", "off"] = Field(
         "pass", description="permessage-deflate end to end (`pass`), or its offer removed (`off`)."
+    )
+    origins: OriginRules = Field(
+        None,
+        description="Whose pages may open one: `any`, or a list of `same` (the host and port that the client asks "
+        'for), `"null"` (sandboxed frames, local files) and origins such as `https://*.example.com:8443`, whose port '
+        "may be `*`. Others get 403.",
+    )
+    missing_origin: Literal["allow", "refuse"] = Field(
+        "allow", description="What becomes of clients that name no origin: none of them is a browser."
     )
     subprotocols: Annotated[tuple[Subprotocol, ...], items(at_least=1)] | None = Field(
         None, description="The subprotocols that may be offered to the upstream; all when left out."

@@ -40,6 +40,25 @@ pub fn client(peer: Option<IpAddr>, fields: &Fields, trusted: &[IpNet]) -> Optio
     client
 }
 
+/// What the client itself has asked for, where a trusted peer says something else than the request does.
+#[derive(Debug)]
+pub struct Asked {
+    pub host: Option<Authority>,
+    pub is_tls: bool,
+}
+
+/// What the client itself has asked for, behind trusted proxies too.
+pub fn asked(arrival: &Arrival<'_>, fields: &Fields, trusted: &[IpNet]) -> Asked {
+    let mut told = (None, None);
+    if is_trusted(arrival.peer, trusted) {
+        let first = Chain::read(fields).hops.into_iter().next().unwrap_or_default();
+        let field = |name, hop| fields.first(name).map(<[u8]>::to_vec).or(hop);
+        told = (field(HOST, first.host), field(PROTO, first.proto));
+    }
+    let is_tls = told.1.map_or(arrival.is_tls, |proto| proto.eq_ignore_ascii_case(b"https"));
+    Asked { host: Authority::parse(told.0.as_deref().unwrap_or(arrival.host)), is_tls }
+}
+
 /// How a request came to us.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival<'a> {
@@ -246,6 +265,21 @@ mod tests {
         assert_eq!(client(ip("9.9.9.9"), &told("for=1.1.1.1"), &nets()), ip("9.9.9.9"));
         let both = fields(&[("Forwarded", "for=6.6.6.6"), ("X-Forwarded-For", "1.1.1.1")]);
         assert_eq!(client(ip("10.0.0.1"), &both, &nets()), ip("1.1.1.1"));
+    }
+
+    #[test]
+    fn a_trusted_peer_says_what_the_client_has_asked_for() {
+        let told = |peer, lines: &[(&str, &str)]| {
+            let arrival = Arrival { peer, is_tls: false, host: b"in.test", port: None };
+            let found = asked(&arrival, &fields(lines), &nets());
+            (String::from_utf8(found.host.unwrap().as_bytes().to_vec()).unwrap(), found.is_tls)
+        };
+        let lines = [("X-Forwarded-Host", "out.test:1"), ("X-Forwarded-Proto", "https")];
+        assert_eq!(told(ip("9.9.9.9"), &lines), ("in.test".into(), false));
+        assert_eq!(told(ip("10.0.0.1"), &lines), ("out.test:1".into(), true));
+        let lines = [("Forwarded", "for=1.1.1.1;host=out.test;proto=https, for=10.0.0.1;host=mid.test;proto=http")];
+        assert_eq!(told(ip("10.0.0.1"), &lines), ("out.test".into(), true));
+        assert_eq!(told(ip("10.0.0.1"), &[]), ("in.test".into(), false));
     }
 
     #[test]

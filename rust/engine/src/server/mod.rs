@@ -2,6 +2,7 @@
 
 mod accept;
 mod access;
+mod admission;
 mod alarm;
 mod answer;
 mod answering;

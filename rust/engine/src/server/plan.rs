@@ -1,5 +1,6 @@
 //! What is to be done with a request: its route, and the rules for a WebSocket there.
 
+use super::admission;
 use super::downstream::Downstream;
 use super::exchange::{Exchange, Found};
 use crate::error::{Refusal, refusal};
@@ -59,7 +60,7 @@ pub fn decide(downstream: &Downstream, exchange: &mut Exchange) -> Result<Plan, 
         Action::Forward(forward) if is_connect => plan_connect(exchange, forward),
         _ if is_connect => Err(tunnel::CONNECT),
         Action::Forward(forward) => {
-            let plan = plan_forward(exchange, forward, attempt)?;
+            let plan = plan_forward(downstream, exchange, forward, attempt)?;
             Ok(upgrade.map_or(plan, Plan::Tunnel))
         }
         Action::Respond(respond) => plan_respond(downstream, exchange, respond, attempt),
@@ -104,8 +105,13 @@ fn share(exchange: &Exchange, forward: &Forward) -> usize {
     forward.to[split.map_or(0, |split| split.choose())].upstream
 }
 
-fn plan_forward(exchange: &mut Exchange, forward: &Forward, attempt: Attempt<Offer>) -> Result<Plan, Refusal> {
-    let offer = allowed(exchange, attempt)?;
+fn plan_forward(
+    downstream: &Downstream,
+    exchange: &mut Exchange,
+    forward: &Forward,
+    attempt: Attempt<Offer>,
+) -> Result<Plan, Refusal> {
+    let offer = allowed(downstream, exchange, attempt)?;
     check_length(exchange)?;
     exchange.target = upstream_target(exchange)?;
     exchange.upstream = Some(share(exchange, forward));
@@ -137,7 +143,7 @@ fn plan_respond(
     attempt: Attempt<Offer>,
 ) -> Result<Plan, Refusal> {
     match respond {
-        Respond::Echo => match allowed(exchange, attempt)? {
+        Respond::Echo => match allowed(downstream, exchange, attempt)? {
             Some(Offer::Strict(offer)) => Ok(Plan::EchoWebSocket(offer)),
             Some(Offer::Opaque(_)) => Err(refusal::WEBSOCKET_DISABLED),
             None => check_length(exchange).map(|()| Plan::Echo),
@@ -203,12 +209,14 @@ fn map<T>(attempt: Attempt<T>, offer: impl FnOnce(T) -> Offer) -> Attempt<Offer>
 }
 
 /// The table "Is a WebSocket allowed here?": None for plain HTTP.
-fn allowed(exchange: &Exchange, attempt: Attempt<Offer>) -> Result<Option<Offer>, Refusal> {
+fn allowed(downstream: &Downstream, exchange: &Exchange, attempt: Attempt<Offer>) -> Result<Option<Offer>, Refusal> {
     let settings = exchange.websocket();
     let enabled = settings.enabled;
     match attempt {
         Attempt::None => Ok(None),
-        Attempt::WebSocket(offer) if enabled && settings.over.contains(&exchange.protocol) => Ok(Some(offer)),
+        Attempt::WebSocket(offer) if enabled && settings.over.contains(&exchange.protocol) => {
+            admission::check(downstream, exchange).map(|()| Some(offer))
+        }
         Attempt::WebSocket(_) if enabled && exchange.protocol != HttpVersion::H1 => Err(refusal::HTTP_1_1_REQUIRED),
         Attempt::WebSocket(_) => Err(refusal::WEBSOCKET_DISABLED),
         // A wrong version is no malformed request: where nothing may be opened, that is the answer.
