@@ -28,6 +28,7 @@ from tidegate.config.config import (
     WebSocket,
 )
 from tidegate.config.document import Document, KeyPath
+from tidegate.config.options.admission import AdmissionOptions
 from tidegate.config.options.http import Http2Options
 from tidegate.config.options.listener import AccessOptions
 from tidegate.config.options.route import (
@@ -41,7 +42,7 @@ from tidegate.config.options.route import (
     TestOptions,
 )
 from tidegate.config.options.upstream import BalanceOptions, EjectOptions
-from tidegate.config.options.websocket import PingOptions
+from tidegate.config.options.websocket import MessagesOptions, PingOptions
 from tidegate.config.origins import ANY_PORT, Origin, OriginRule
 from tidegate.config.units import Rate
 from tidegate.errors import Place, Problem, in_order
@@ -184,6 +185,7 @@ class _Writer:
                 "headers": listener.limits.headers,
                 "tls_handshakes": listener.limits.tls_handshakes,
             },
+            "admission": _admission(listener.limits),
             "head_timeout": listener.timeouts.head,
             "body_timeout": listener.timeouts.body,
             "keep_alive": listener.timeouts.keep_alive,
@@ -259,6 +261,7 @@ class _Writer:
             "fall_through": route.fall_through,
             "action": self._action(f"{at}/action", route),
             "on_change": route.on_change,
+            "admission": _admission(route.limits),
         }
 
     def _settings(self, websocket: WebSocket) -> int:
@@ -403,6 +406,31 @@ def _liveness(liveness: Liveness) -> Json:
     }
 
 
+def _admission(limits: AdmissionOptions) -> Json:
+    return {
+        "websockets": limits.websockets,
+        "connections_per_ip": limits.connections_per_ip,
+        "handshakes": _budget(limits.handshakes),
+        "handshakes_per_ip": _budget(limits.handshakes_per_ip),
+        "over": limits.over,
+        "ipv6_prefix": limits.ipv6_prefix,
+    }
+
+
+def _budget(rate: Rate | None, burst: int | None = None) -> Json | None:
+    """A burst that is not said is what the rate's time brings."""
+    return None if rate is None else {"count": rate.count, "per": rate.per, "burst": burst or rate.count}
+
+
+def _messages(messages: MessagesOptions) -> Json:
+    return {
+        "rate": _budget(messages.rate, messages.burst),
+        "bytes": _budget(messages.bytes, messages.bytes_burst),
+        "control": _budget(messages.control),
+        "over": messages.over,
+    }
+
+
 def _http2(http2: Http2Options) -> Json:
     return {"streams": http2.streams, "window": http2.window, "connection_window": http2.whole_window}
 
@@ -452,9 +480,13 @@ def _websocket(settings: WebSocket) -> Json:
         "ping": _ping(settings.ping) if settings.ping else None,
         "max_lifetime": settings.max_lifetime,
         "max_message": settings.max_message,
+        "max_frame": settings.max_frame,
+        "max_fragments": settings.max_fragments,
+        "messages": settings.messages and _messages(settings.messages),
         "close_codes": {
             "upstream_lost": settings.close_codes.upstream_lost,
             "drain": settings.close_codes.drain,
+            "rate": settings.close_codes.rate,
             "idle": settings.close_codes.idle,
             "lifetime": settings.close_codes.lifetime,
         },

@@ -192,6 +192,7 @@ HELP: Mapping[str, str] = {
     "tidegate_websocket_closed_total": "WebSockets that ended, by Close code and cause.",
     "tidegate_websocket_connections": "WebSockets that are open.",
     "tidegate_websocket_handshakes_total": "Attempts to open a WebSocket, by status and reason.",
+    "tidegate_websocket_limited_total": "What clients sent over their limits, by what became of it.",
     "tidegate_websocket_messages_total": "Messages and control frames relayed, by direction and opcode.",
     "tidegate_websocket_ping_seconds": "From a ping of the gateway to its pong.",
     "tidegate_websocket_protocol_errors_total": "WebSockets that ended because a side broke RFC 6455 or a limit.",

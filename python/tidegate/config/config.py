@@ -11,6 +11,7 @@ from typing import Literal
 
 from tidegate.config.addresses import Bind, Network
 from tidegate.config.document import Document, KeyPath
+from tidegate.config.options.admission import AdmissionOptions
 from tidegate.config.options.gateway import AccessLogOptions, AdminOptions, DrainOptions
 from tidegate.config.options.http import Http2Options, HttpVersion
 from tidegate.config.options.listener import AccessOptions, ListenerLimitsOptions, ListenerTimeoutsOptions
@@ -26,7 +27,7 @@ from tidegate.config.options.route import (
     RouteTimeoutsOptions,
 )
 from tidegate.config.options.upstream import BalanceOptions, EjectOptions, EndpointOptions, PoolOptions
-from tidegate.config.options.websocket import CloseCodesOptions, PingOptions
+from tidegate.config.options.websocket import CloseCodesOptions, MessagesOptions, PingOptions
 from tidegate.config.origins import OriginRule
 from tidegate.errors import Place, Problem
 
@@ -176,6 +177,9 @@ class WebSocket:
     ping: PingOptions | None
     max_lifetime: int | None
     max_message: int | None
+    max_frame: int | None
+    max_fragments: int | None
+    messages: MessagesOptions | None
     close_codes: CloseCodesOptions
     on_client_lost: int | None
     close_timeout: int
@@ -248,6 +252,7 @@ class Route:
     priority: int
     fall_through: bool
     action: Forward | Redirect | Respond
+    limits: AdmissionOptions
     on_change: Literal["keep", "drain"]
 
 

@@ -27,13 +27,10 @@ LATER: tuple[Later, ...] = (
     Later("cluster"),
     Later("hooks"),
     Later("identity"),
-    Later("listeners.*.limits.connections_per_ip"),
-    Later("listeners.*.limits.handshakes_per_ip"),
     *(
         Later(f"{part}.*.websocket.{key}", values, instead)
         for part in ("listeners", "routes")
         for key, values, instead in (
-            ("messages", (), ""),
             ("max_inflated", (), ""),
             ("deflate", ("terminate",), "pass or off"),
         )

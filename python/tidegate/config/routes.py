@@ -57,6 +57,7 @@ class RouteTable:
             priority=options.priority,
             fall_through=options.fall_through,
             action=action,
+            limits=options.limits,
             on_change=options.on_change,
         )
 

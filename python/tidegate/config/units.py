@@ -7,7 +7,18 @@ import itertools
 import re
 from dataclasses import dataclass
 
-__all__ = ["Rate", "UnitError", "duration", "rate", "show_duration", "show_rate", "show_size", "size"]
+__all__ = [
+    "Rate",
+    "UnitError",
+    "byte_rate",
+    "duration",
+    "rate",
+    "show_byte_rate",
+    "show_duration",
+    "show_rate",
+    "show_size",
+    "size",
+]
 
 _MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _BYTES = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
@@ -21,6 +32,9 @@ EXPECTED_DURATION = "expected a duration such as 250ms, 10s, 5m or 1h30m"
 EXPECTED_SIZE = "expected a size such as 512, 64KiB or 1MiB"
 EXPECTED_RATE = "expected a rate such as 100/s or 600/m"
 _RATE = re.compile(r"([0-9]{1,9})/([smh])")
+_BYTE_RATE = re.compile(r"([0-9]{1,12}(?:B|KiB|MiB|GiB)?)/([smh])")
+_LARGEST_BYTE_RATE = 1 << 40
+EXPECTED_BYTE_RATE = "expected a rate such as 64KiB/s or 10MiB/m"
 
 
 class UnitError(ValueError):
@@ -121,6 +135,20 @@ def show_size(count: int) -> str:
         if count and count % length == 0:
             return f"{count // length}{unit}" if unit != "B" else str(count)
     return str(count)
+
+
+def byte_rate(value: object) -> Rate:
+    """`64KiB/s 10MiB/m`."""
+    match = _BYTE_RATE.fullmatch(value) if isinstance(value, str) else None
+    count = size(match[1]) if match else 0
+    if match is None or not 0 < count <= _LARGEST_BYTE_RATE:
+        raise UnitError(f"{_quoted(value)} is not a rate of bytes", EXPECTED_BYTE_RATE)
+    return Rate(count, _MILLISECONDS[match[2]])
+
+
+def show_byte_rate(rate: Rate) -> str:
+    """As it is written."""
+    return f"{show_size(rate.count)}/{show_rate(rate).partition('/')[2]}"
 
 
 def show_rate(rate: Rate) -> str:

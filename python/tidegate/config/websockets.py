@@ -21,6 +21,9 @@ _NEED_FRAMES = (
     "subprotocols",
     "ping",
     "max_message",
+    "max_frame",
+    "max_fragments",
+    "messages",
     "close_codes",
     "on_client_lost",
     "close_timeout",
@@ -38,7 +41,7 @@ def merge(listener: Layer, route: Layer, findings: Findings) -> WebSocket:
         _refuse_frames(listener, route, findings)
         return _opaque(merged)
     _doubt_idle(merged, listener, route, findings)
-    return _settings(merged)
+    return _settings(_without_deflate(merged, listener, route, findings))
 
 
 def _merged(listener: WebSocketOptions, route: WebSocketOptions) -> WebSocketOptions:
@@ -76,6 +79,9 @@ def _settings(merged: WebSocketOptions) -> WebSocket:
         ping=merged.ping,
         max_lifetime=merged.max_lifetime,
         max_message=merged.max_message,
+        max_frame=merged.max_frame,
+        max_fragments=merged.max_fragments,
+        messages=merged.messages,
         close_codes=merged.close_codes,
         on_client_lost=merged.on_client_lost,
         close_timeout=merged.close_timeout,
@@ -99,6 +105,18 @@ def _refuse_frames(listener: Layer, route: Layer, findings: Findings) -> None:
                 continue  # `never` is what opaque gives
             message = f"'{key[-1]}' needs frames, and with 'frames: opaque' bytes pass as they are"
             findings.error((*path, *key), message, "leave it out, or use 'frames: strict'", at_key=True)
+
+
+def _without_deflate(merged: WebSocketOptions, listener: Layer, route: Layer, findings: Findings) -> WebSocketOptions:
+    """A message that is left out takes what later ones are compressed with along: deflate cannot stay end to end."""
+    if merged.messages is None or merged.messages.over != "drop":
+        return merged
+    for options, path in (route, listener):
+        if "deflate" in options.written and merged.deflate == "pass":
+            message = "messages that are left out would break the compression of those behind them"
+            findings.error((*path, "deflate"), message, "use 'deflate: off' beside 'over: drop', or leave it out")
+            break
+    return merged.model_copy(update={"deflate": "off"})
 
 
 def _doubt_idle(merged: WebSocketOptions, listener: Layer, route: Layer, findings: Findings) -> None:

@@ -12,8 +12,8 @@ use std::time::Instant;
 use tidegate_engine::http::Fields;
 use tidegate_engine::route::{Request, RouteTable, clean};
 use tidegate_engine::snapshot::{
-    Access, Action, Drain, FORMAT, HostMatch, Http2, HttpVersion, Listener, ListenerLimits, Liveness, Match, NamedTest,
-    OnChange, PathMatch, Place, Respond, Route, RouteListener, Snapshot, ValueTest,
+    Access, Action, Admission, Drain, FORMAT, HostMatch, Http2, HttpVersion, Listener, ListenerLimits, Liveness, Match,
+    NamedTest, OnChange, PathMatch, Place, Respond, Route, RouteListener, Snapshot, ValueTest,
 };
 
 const REQUESTS: usize = 10_000;
@@ -124,6 +124,7 @@ fn route(index: usize) -> Route {
         fall_through: false,
         action: Action::Respond(Respond::Echo),
         on_change: OnChange::Keep,
+        admission: Admission::default(),
     }
 }
 
@@ -145,6 +146,7 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
         trusted_proxies: vec![],
         liveness: Liveness { keepalive: None, user_timeout: None },
         limits: ListenerLimits { connections: None, connection_rate: None, headers: 32768, tls_handshakes: 1 },
+        admission: Admission::default(),
         head_timeout: 1,
         body_timeout: None,
         keep_alive: 1,

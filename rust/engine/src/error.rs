@@ -30,11 +30,19 @@ pub struct Refusal {
     pub status: u16,
     pub reason: &'static str,
     pub text: &'static str,
+    /// Seconds after which it makes sense to ask again; 0 where nobody knows.
+    pub retry_after: u32,
 }
 
 impl Refusal {
     pub const fn new(status: u16, reason: &'static str, text: &'static str) -> Self {
-        Self { status, reason, text }
+        Self { status, reason, text, retry_after: (status == 503) as u32 }
+    }
+
+    /// The same, where asking makes sense again in so many milliseconds.
+    pub fn after(self, milliseconds: u64) -> Self {
+        let seconds = u32::try_from(milliseconds.div_ceil(1000)).unwrap_or(u32::MAX);
+        Self { retry_after: seconds.max(1), ..self }
     }
 }
 
@@ -48,6 +56,16 @@ pub mod refusal {
         Refusal::new(403, "websocket_disabled", "WebSockets are not enabled on this route");
     pub const ORIGIN: Refusal =
         Refusal::new(403, "origin_refused", "pages of this origin may not open WebSockets here");
+    pub const TOO_MANY_CONNECTIONS: Refusal =
+        Refusal::new(429, "too_many_connections", "this address has too many WebSockets open");
+    pub const TOO_MANY_HANDSHAKES: Refusal =
+        Refusal::new(429, "too_many_handshakes", "this address opens WebSockets too often");
+    pub const ROUTE_FULL: Refusal = Refusal::new(503, "route_full", "too many WebSockets are open on this route");
+    pub const ROUTE_BUSY: Refusal = Refusal::new(503, "route_busy", "too many WebSockets are opened on this route");
+    pub const LISTENER_FULL: Refusal =
+        Refusal::new(503, "listener_full", "too many WebSockets are open on this listener");
+    pub const LISTENER_BUSY: Refusal =
+        Refusal::new(503, "listener_busy", "too many WebSockets are opened on this listener");
     pub const MISDIRECTED: Refusal =
         Refusal::new(421, "misdirected", "this connection was made for another server name; open a new one");
     pub const HEAD_TIMEOUT: Refusal = Refusal::new(408, "head_timeout", "the request head took too long");
@@ -103,6 +121,8 @@ pub enum Cause {
     Reload,
     ProtocolError,
     MessageTooBig,
+    Rate,
+    Evicted,
     Killed,
     Internal,
 }
@@ -121,6 +141,8 @@ impl Cause {
             Self::Reload => "reload",
             Self::ProtocolError => "protocol_error",
             Self::MessageTooBig => "message_too_big",
+            Self::Rate => "rate",
+            Self::Evicted => "evicted",
             Self::Killed => "killed",
             Self::Internal => "internal",
         }

@@ -59,6 +59,7 @@ pub struct Listener {
     pub trusted_proxies: Vec<IpNet>,
     pub liveness: Liveness,
     pub limits: ListenerLimits,
+    pub admission: Admission,
     /// How long a head may take, from the first byte of the connection or of the request.
     pub head_timeout: u64,
     /// How long a body may pause; `null` is never.
@@ -209,6 +210,44 @@ pub struct Keepalive {
     pub probes: u32,
 }
 
+/// How many WebSockets may be opened, and how many be open, together and by client address. Addresses of proxies that are
+/// trusted count for none.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Admission {
+    /// Open at once; `null` is unlimited.
+    pub websockets: Option<u64>,
+    /// The same for each address.
+    pub connections_per_ip: Option<u64>,
+    pub handshakes: Option<Budget>,
+    pub handshakes_per_ip: Option<Budget>,
+    /// What becomes of one too many.
+    pub over: Over,
+    /// So many leading bits of an IPv6 address count as one address.
+    pub ipv6_prefix: u8,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Over {
+    #[default]
+    Refuse,
+    /// The oldest one goes.
+    Evict,
+}
+
+/// So many in a time, and so many at once.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// At least 1.
+    pub count: u64,
+    /// Milliseconds, at least 1.
+    pub per: u64,
+    /// So many at once; at least 1.
+    pub burst: u64,
+}
+
 /// TLS towards the client. PEM texts travel beside the snapshot: a value here is the key to look them up by.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -272,6 +311,7 @@ pub struct Route {
     pub fall_through: bool,
     pub action: Action,
     pub on_change: OnChange,
+    pub admission: Admission,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
@@ -494,6 +534,12 @@ pub struct WebSocket {
     pub max_lifetime: Option<u64>,
     /// Bytes on the wire of one message's payload; `null` is unlimited.
     pub max_message: Option<u64>,
+    /// The same of one frame.
+    pub max_frame: Option<u64>,
+    /// Frames of one message; `null` is unlimited.
+    pub max_fragments: Option<u64>,
+    /// How fast clients may send; `null` is unlimited.
+    pub messages: Option<Messages>,
     pub close_codes: CloseCodes,
     /// The Close code for the upstream when the client is lost; `null` closes without one.
     pub on_client_lost: Option<u16>,
@@ -568,11 +614,33 @@ pub struct Ping {
     pub upstream: bool,
 }
 
+/// How fast a client may send; `null` is unlimited.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(deny_unknown_fields)]
+pub struct Messages {
+    pub rate: Option<Budget>,
+    /// Payload bytes of messages, as on the wire.
+    pub bytes: Option<Budget>,
+    /// Pings and Pongs.
+    pub control: Option<Budget>,
+    pub over: OverMessages,
+}
+
+/// What becomes of a message too many.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum OverMessages {
+    Delay,
+    Drop,
+    Close,
+}
+
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
 #[serde(deny_unknown_fields)]
 pub struct CloseCodes {
     pub upstream_lost: u16,
     pub drain: u16,
+    pub rate: u16,
     pub idle: u16,
     pub lifetime: u16,
 }

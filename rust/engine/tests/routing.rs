@@ -9,12 +9,13 @@ use tidegate_engine::snapshot::{FORMAT, HostMatch, Snapshot};
 /// `fall_through`, `listeners` and `action` beside them.
 fn snapshot(routes: &[Value]) -> Snapshot {
     let place = json!({"file": "t.yaml", "line": 1});
+    let liveness = json!({"keepalive": null, "user_timeout": null});
     let listener = |name: &str| {
         json!({"name": name, "place": place, "binds": [], "tls": null, "http": ["h1"],
                "http2": {"streams": 1, "window": 1, "connection_window": 1}, "proxy_protocol": [],
                "access": {"allow": null, "deny": []}, "tcp": null, "trusted_proxies": [],
                "limits": {"connections": null, "headers": 32768, "tls_handshakes": 1}, "head_timeout": 1, "keep_alive": 1,
-               "tls_timeout": 1, "tls_queue": 1, "body_timeout": null})
+               "tls_timeout": 1, "tls_queue": 1, "body_timeout": null, "liveness": liveness, "admission": admission()})
     };
     let routes: Vec<Value> = routes.iter().enumerate().map(|(index, route)| whole_route(index, route)).collect();
     let snapshot = json!({
@@ -35,7 +36,14 @@ fn whole_route(index: usize, route: &Value) -> Value {
         },
         "priority": or("priority", json!(0)), "fall_through": or("fall_through", json!(false)),
         "action": or("action", json!({"respond": "echo"})), "on_change": "keep",
+        "admission": admission(),
     })
+}
+
+/// No limits.
+fn admission() -> Value {
+    json!({"websockets": null, "connections_per_ip": null, "handshakes": null, "handshakes_per_ip": null,
+           "over": "refuse", "ipv6_prefix": 64})
 }
 
 /// `[[name, test]]` as the snapshot has it.

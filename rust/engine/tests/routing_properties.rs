@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use tidegate_engine::http::Fields;
 use tidegate_engine::route::{Request, RouteTable, clean};
 use tidegate_engine::snapshot::{
-    Access, Action, Drain, FORMAT, HostMatch, Http2, HttpVersion, Listener, ListenerLimits, Liveness, Match, NamedTest,
-    OnChange, PathMatch, Place, Respond, Route, RouteListener, Snapshot, ValueTest,
+    Access, Action, Admission, Drain, FORMAT, HostMatch, Http2, HttpVersion, Listener, ListenerLimits, Liveness, Match,
+    NamedTest, OnChange, PathMatch, Place, Respond, Route, RouteListener, Snapshot, ValueTest,
 };
 
 #[derive(Clone, Debug)]
@@ -80,6 +80,7 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
         fall_through,
         action: Action::Respond(Respond::Echo),
         on_change: OnChange::Keep,
+        admission: Admission::default(),
     });
     prop::collection::vec(route, 1..24)
 }
@@ -106,6 +107,7 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
         trusted_proxies: vec![],
         liveness: Liveness { keepalive: None, user_timeout: None },
         limits: ListenerLimits { connections: None, connection_rate: None, headers: 1, tls_handshakes: 1 },
+        admission: Admission::default(),
         head_timeout: 1,
         body_timeout: None,
         keep_alive: 1,

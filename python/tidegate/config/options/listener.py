@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tidegate.config.options.admission import AdmissionOptions
 from tidegate.config.options.http import Http2Options, HttpVersion
 from tidegate.config.options.liveness import Keepalive, KeepaliveOptions, UserTimeout
 from tidegate.config.options.tcp import TcpOptions
@@ -87,7 +88,7 @@ class AccessOptions(Options):
         return self
 
 
-class ListenerLimitsOptions(Options):
+class ListenerLimitsOptions(AdmissionOptions):
     """What clients of a listener may take."""
 
     connections: Limit = Field(None, description="Connections open at once; the next ones wait to be accepted.")

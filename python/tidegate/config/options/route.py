@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from tidegate.config.options.admission import AdmissionOptions
 from tidegate.config.options.split import Split
 from tidegate.config.options.tunnel import TunnelOptions
 from tidegate.config.options.values import (
@@ -202,7 +203,7 @@ class RouteTimeoutsOptions(Options):
     )
 
 
-class RouteLimitsOptions(Options):
+class RouteLimitsOptions(AdmissionOptions):
     """What clients of a route may take."""
 
     body: SizeLimit = Field(1 << 30, description="Bytes of a request's body; what is left out comes from the listener.")

@@ -30,6 +30,7 @@ from tidegate.config.units import UnitError
 __all__ = [
     "FAULT",
     "BindValue",
+    "ByteRateLimit",
     "CloseCode",
     "CookieName",
     "Duration",
@@ -318,6 +319,17 @@ RateLimit = Annotated[
     _validator(_or("unlimited", units.rate)),
     PlainSerializer(lambda value: "unlimited" if value is None else units.show_rate(value), return_type=str),
     _word("unlimited", {"type": "string", "pattern": "^[0-9]+/[smh]$", "examples": ["100/s", "600/m"]}),
+]
+
+
+ByteRateLimit = Annotated[
+    units.Rate | None,
+    _validator(_or("unlimited", units.byte_rate)),
+    PlainSerializer(lambda value: "unlimited" if value is None else units.show_byte_rate(value), return_type=str),
+    _word(
+        "unlimited",
+        {"type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)?/[smh]$", "examples": ["64KiB/s", "10MiB/m"]},
+    ),
 ]
 
 

@@ -4,23 +4,29 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tidegate.config import units
 from tidegate.config.options.http import HttpVersion
 from tidegate.config.options.values import (
+    ByteRateLimit,
     CloseCode,
     Duration,
     Flag,
+    Limit,
+    Number,
     OptionalCloseCode,
     OptionalDuration,
     Options,
     OriginRules,
     PositiveDuration,
+    RateLimit,
+    Size,
     SizeLimit,
     Subprotocol,
     WordOr,
     items,
 )
 
-__all__ = ["CloseCodesOptions", "IdleOptions", "PingOptions", "WebSocketOptions"]
+__all__ = ["CloseCodesOptions", "IdleOptions", "MessagesOptions", "PingOptions", "WebSocketOptions"]
 
 Side = Literal["downstream", "upstream"]
 
@@ -51,6 +57,29 @@ class CloseCodesOptions(Options):
     drain: CloseCode = Field(1012, description="The gateway, the route or the upstream is being taken away.")
     idle: CloseCode = Field(1001, description="Nothing was counted for `idle.after`.")
     lifetime: CloseCode = Field(1001, description="`max_lifetime` is over.")
+    rate: CloseCode = Field(4429, description="More messages than `messages` allows, with `over: close`.")
+
+
+class MessagesOptions(Options):
+    """How fast a client may send. What comes from the upstream is not limited."""
+
+    rate: RateLimit = Field(None, description="Messages.")
+    burst: Annotated[int, Field(ge=1, le=1_000_000_000), Number] | None = Field(
+        None, description="Messages at once, before the rate holds; as many as `rate` names when left out."
+    )
+    bytes: ByteRateLimit = Field(None, description="Payload bytes of messages, as on the wire.")
+    bytes_burst: Size | None = Field(
+        None, description="Bytes at once, before the rate holds; as many as `bytes` names when left out."
+    )
+    control: RateLimit = Field(
+        units.Rate(10, 1_000), description="Pings and pongs, which count for none of the others. A Close always passes."
+    )
+    over: Literal["delay", "drop", "close"] = Field(
+        "delay",
+        description="What becomes of a message too many: nothing more is read from the client until it is due "
+        "(`delay`), it is left out (`drop`, which takes permessage-deflate away), or the connection ends (`close`, "
+        "with 4429).",
+    )
 
 
 class WebSocketOptions(Options):
@@ -94,6 +123,13 @@ class WebSocketOptions(Options):
     max_lifetime: OptionalDuration = Field(None, description="Close when a connection is this old.")
     max_message: SizeLimit = Field(
         None, description="Payload bytes of one message, as on the wire; a larger one is closed with 1009."
+    )
+    max_frame: SizeLimit = Field(
+        None, description="Payload bytes of one frame, as on the wire; a larger one is closed with 1009."
+    )
+    max_fragments: Limit = Field(None, description="Frames of one message; one of more is closed with 1009.")
+    messages: Annotated[MessagesOptions | None, WordOr({"unlimited": None}, MessagesOptions)] = Field(
+        None, description="How fast a client may send, or `unlimited`."
     )
     close_codes: CloseCodesOptions = Field(CloseCodesOptions(), description="The Close codes that clients get from us.")
     on_client_lost: OptionalCloseCode = Field(

@@ -95,6 +95,8 @@ pub struct Close<'r> {
     pub received: Traffic,
     pub sent: Traffic,
     /// Bytes, frame headers included, that came from either side when it was too late to pass them on.
+    /// Messages that the client's limits left out.
+    pub dropped: u64,
     pub discarded: u64,
     /// Milliseconds from the 101.
     pub duration: u64,
@@ -270,6 +272,9 @@ impl Close<'_> {
         code::<L>(out, "upstream_code", self.upstream_code);
         self.received.fields::<L>(out, ["messages_in", "bytes_in", "pings_in"]);
         self.sent.fields::<L>(out, ["messages_out", "bytes_out", "pings_out"]);
+        if self.dropped > 0 {
+            L::number(out, "messages_dropped", self.dropped);
+        }
         if self.discarded > 0 {
             L::number(out, "bytes_discarded", self.discarded);
         }
@@ -414,12 +419,14 @@ mod tests {
             upstream_code: None,
             received: Traffic { messages: 1, bytes: 2, pings: 3 },
             sent: Traffic { messages: 4, bytes: 5, pings: 6 },
+            dropped: 9,
             discarded: 8,
             duration: 7,
         };
         let expected = json!({
             "event": "close", "cause": "client", "code": 1000, "client_code": 1000, "messages_in": 1, "bytes_in": 2,
-            "pings_in": 3, "messages_out": 4, "bytes_out": 5, "pings_out": 6, "bytes_discarded": 8, "duration_ms": 7,
+            "pings_in": 3, "messages_out": 4, "bytes_out": 5, "pings_out": 6, "messages_dropped": 9,
+            "bytes_discarded": 8, "duration_ms": 7,
         });
         assert_eq!(own(Kind::Close(close)), expected);
     }

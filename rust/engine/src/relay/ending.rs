@@ -125,19 +125,32 @@ impl Relay {
     /// A side broke a rule of the protocol. The other one is told at once. What it still says, in answer to all that was
     /// valid, goes to the offender before the offender's own Close.
     pub(super) fn violated(&mut self, from: Role, violation: &Violation) {
-        let code = violation.close_code();
-        let cause = if code == 1009 { Cause::MessageTooBig } else { Cause::ProtocolError };
-        if self.cause.is_none() {
-            self.metrics.violation(from);
+        let mut code = violation.close_code();
+        let cause = match *violation {
+            Violation::TooFast => Cause::Rate,
+            _ if code == ws::close::TOO_BIG => Cause::MessageTooBig,
+            _ => Cause::ProtocolError,
+        };
+        match cause {
+            Cause::Rate => {
+                code = self.settings.close_codes.rate;
+                self.metrics.outpaced();
+            }
+            _ if self.cause.is_none() => self.metrics.violation(from),
+            _ => {}
         }
         self.cause.get_or_insert(cause);
         let patience = clock::now() + DELIVERY;
         let innocent = if from == Role::Client { GOING_AWAY } else { INTERNAL };
+        let told = match cause {
+            Cause::Rate => "gw: the other side was too fast",
+            _ => "gw: the other side broke the protocol",
+        };
         let (offender, other) = self.direction(from);
         offender.heard = Heard::Ignored;
         offender.partial = Vec::new();
         offender.expect_last(code, format!("gw: {}", violation.text()), patience);
-        other.expect(innocent, "gw: the other side broke the protocol", patience);
+        other.expect(innocent, told, patience);
         self.hurry();
     }
 

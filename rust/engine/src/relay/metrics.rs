@@ -12,6 +12,9 @@ use crate::ws::Counts;
 pub struct RelayMetrics {
     directions: [Direction; 2],
     protocol_errors: [Arc<Cell>; 2],
+    delayed: Arc<Cell>,
+    dropped: Arc<Cell>,
+    closed: Arc<Cell>,
     ping_seconds: [Arc<Histogram>; 2],
 }
 
@@ -45,7 +48,12 @@ impl Direction {
 impl RelayMetrics {
     pub fn new(metrics: &Metrics, route: &str) -> Self {
         let by_side = ["client", "upstream"];
+        let limited =
+            |action: &str| metrics.counter("tidegate_websocket_limited_total", &[("route", route), ("action", action)]);
         Self {
+            delayed: limited("delayed"),
+            dropped: limited("dropped"),
+            closed: limited("closed"),
             directions: ["to_upstream", "to_client"].map(|direction| Direction::new(metrics, route, direction)),
             protocol_errors: by_side.map(|side| {
                 metrics.counter("tidegate_websocket_protocol_errors_total", &[("route", route), ("side", side)])
@@ -77,6 +85,21 @@ impl RelayMetrics {
 
     pub(super) fn violation(&self, from: Role) {
         self.protocol_errors[from as usize].add(1);
+    }
+
+    /// A side has to wait before more is read from it.
+    pub(super) fn delayed(&self) {
+        self.delayed.add(1);
+    }
+
+    /// A message or a control frame was left out.
+    pub(super) fn dropped(&self) {
+        self.dropped.add(1);
+    }
+
+    /// A connection ended because its client was too fast.
+    pub(super) fn outpaced(&self) {
+        self.closed.add(1);
     }
 
     pub(super) fn pong(&self, from: Role, took: Millis) {

@@ -18,6 +18,7 @@
 
 mod ending;
 mod line;
+mod metering;
 mod metrics;
 mod opaque;
 mod outbox;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 pub use self::ending::Order;
+use self::metering::Metering;
 pub use self::metrics::RelayMetrics;
 pub use self::pipe::{Limits, Pipe, Piping};
 pub use self::side::Role;
@@ -91,6 +93,8 @@ pub struct Traffic {
     pub upstream: Counts,
     /// Bytes that came when nobody wanted them any more.
     pub discarded: u64,
+    /// Messages of the client that were left out.
+    pub dropped: u64,
 }
 
 /// Two connections and what passes between them.
@@ -130,9 +134,13 @@ impl Relay {
         let limit = start.settings.max_message;
         let early = (!start.client_early.is_empty() || !start.upstream_early.is_empty())
             .then(|| Box::new((start.client_early, start.upstream_early)));
+        let mut client = Side::new(start.client, observer(From::Client, limit), now);
+        let mut upstream = Side::new(start.upstream, observer(From::Server, limit), now);
+        client.metering = Metering::new(&start.settings, Role::Client, now);
+        upstream.metering = Metering::new(&start.settings, Role::Upstream, now);
         Self {
-            client: Side::new(start.client, observer(From::Client, limit), now),
-            upstream: Side::new(start.upstream, observer(From::Server, limit), now),
+            client,
+            upstream,
             settings: start.settings,
             metrics: start.metrics,
             cause: None,
@@ -151,6 +159,7 @@ impl Relay {
             client: *self.client.observer.counts(),
             upstream: *self.upstream.observer.counts(),
             discarded: self.client.discarded + self.upstream.discarded,
+            dropped: self.client.metering.as_ref().map_or(0, |metering| metering.dropped()),
         }
     }
 
@@ -249,6 +258,10 @@ impl Relay {
         if sender.heard == Heard::Done {
             return Poll::Pending;
         }
+        if std::task::ready!(self.poll_due(cx, from)) {
+            return Poll::Ready(());
+        }
+        let sender = self.side(from);
         let held = sender.partial.len();
         if held > 0 {
             scratch[..held].copy_from_slice(&sender.partial);
@@ -274,8 +287,10 @@ impl Relay {
             self.side(from).discarded += bytes.len() as u64;
             return;
         }
+        self.refill(from);
         let before = *self.side(from).observer.counts();
         self.take_frames(cx, from, bytes);
+        self.settle_debt(from);
         let sender = if from == Role::Client { &self.client } else { &self.upstream };
         let after = sender.observer.counts();
         self.metrics.count(from, &before, after);
@@ -289,9 +304,12 @@ impl Relay {
         let (mut start, mut at) = (0, 0);
         loop {
             let (sender, receiver) = self.direction(from);
-            let stop = receiver.wanted_stop();
-            let seen = sender.observer.observe(&bytes[at..], stop);
+            let (stop, skipped) = (receiver.wanted_stop(), sender.observer.is_skipping());
+            let seen = sender.observe(&bytes[at..], stop);
             at += seen.forward;
+            if skipped {
+                start = at;
+            }
             match seen.event {
                 Event::More => {
                     self.pass(cx, from, &bytes[start..at]);
@@ -303,6 +321,10 @@ impl Relay {
                 Event::Control(control) => {
                     let whole = at + control.size;
                     match self.control(from, &control) {
+                        Verdict::Pass if skipped => {
+                            self.pass(cx, from, &bytes[at..whole]);
+                            (start, at) = (whole, whole);
+                        }
                         Verdict::Pass => at = whole,
                         Verdict::Swallow => {
                             // Or our own Pings would keep every connection from being idle.
@@ -324,6 +346,21 @@ impl Relay {
                 Event::Violation(violation) => {
                     self.pass(cx, from, &bytes[start..at]);
                     return self.violated(from, &violation);
+                }
+                Event::Later => {
+                    self.pass(cx, from, &bytes[start..at]);
+                    return self.limited(from, &seen.event, &bytes[at..]);
+                }
+                Event::Skip => {
+                    self.pass(cx, from, &bytes[start..at]);
+                    start = at;
+                    self.limited(from, &seen.event, &[]);
+                }
+                Event::Skipped => {}
+                Event::SkipControl { size } => {
+                    self.pass(cx, from, &bytes[start..at]);
+                    (start, at) = (at + size, at + size);
+                    self.limited(from, &seen.event, &[]);
                 }
             }
         }

@@ -17,11 +17,11 @@ impl Relay {
     pub fn next_deadline(&self, now: Millis) -> Option<Millis> {
         let sides = [self.client.deadline, self.upstream.deadline];
         let dues = [&self.client.due, &self.upstream.due].map(|due| due.as_ref().map(|due| due.deadline(now)));
-        let own = sides.into_iter().chain(dues);
+        let own = sides.into_iter().chain(dues).chain([self.next_due(now)]);
         if self.cause.is_some() {
             return own.flatten().min();
         }
-        let idle = self.settings.idle_after.map(|after| self.last_active + after);
+        let idle = self.idle_deadline();
         let lifetime = self.settings.max_lifetime.map(|most| self.opened + most);
         let pings = Role::BOTH.map(|role| self.next_ping(role));
         own.chain([idle, lifetime]).chain(pings).flatten().min()
@@ -33,12 +33,21 @@ impl Relay {
         if [&self.client, &self.upstream].iter().any(|side| side.due.as_ref().is_some_and(|due| now >= due.patience)) {
             self.wake();
         }
+        if self.has_due(now) {
+            self.wake();
+        }
         if self.cause.is_none() {
             self.on_age(now);
         }
         if self.cause.is_none() {
             Role::BOTH.into_iter().for_each(|role| self.on_ping_time(role, now));
         }
+    }
+
+    /// When it will have been idle for too long. A side that must not be read is not.
+    fn idle_deadline(&self) -> Option<Millis> {
+        let waits = [&self.client, &self.upstream].map(Side::waits_until).into_iter().flatten().max();
+        self.settings.idle_after.map(|after| self.last_active.max(waits.unwrap_or(0)) + after)
     }
 
     fn on_age(&mut self, now: Millis) {
@@ -52,7 +61,7 @@ impl Relay {
         };
         if self.settings.max_lifetime.is_some_and(|most| now >= self.opened + most) {
             self.close(&order(Cause::Lifetime, codes.lifetime, "gw: lifetime"));
-        } else if self.settings.idle_after.is_some_and(|after| now >= self.last_active + after) {
+        } else if self.idle_deadline().is_some_and(|deadline| now >= deadline) {
             self.close(&order(Cause::Idle, codes.idle, "gw: idle"));
         }
     }
@@ -84,7 +93,7 @@ impl Relay {
     fn on_ping_time(&mut self, role: Role, now: Millis) {
         let Some(&rule) = self.pings(role) else { return };
         // While the other side takes nothing we do not read this one, so its silence proves nothing.
-        let reading = !self.seen(role.other()).line.has_unsent();
+        let reading = !self.seen(role.other()).line.has_unsent() && self.seen(role).waits_until().is_none();
         let side = self.side(role);
         match side.ping {
             // Not only later: the clock is coarse, and a near peer answers within the same millisecond.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::line::Line;
+use super::metering::Metering;
 use crate::io::Stream;
 use crate::io::clock::Millis;
 use crate::ws::{Observer, Stop};
@@ -88,6 +89,8 @@ pub struct Side {
     pub observer: Observer,
     /// The head of a frame, or a control frame, of which this side has sent a part only.
     pub partial: Vec<u8>,
+    /// Keeps what this side sends to its limits; none where there are none.
+    pub metering: Option<Box<Metering>>,
     pub heard: Heard,
     pub told: Told,
     /// The Close it sent: `Some(None)` is one without a code.
@@ -119,6 +122,7 @@ impl Side {
             line: Line::new(stream),
             observer,
             partial: Vec::new(),
+            metering: None,
             heard: Heard::Open,
             told: Told::Open,
             close_heard: None,

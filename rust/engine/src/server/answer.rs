@@ -55,8 +55,8 @@ pub fn refusal(refusal: &Refusal, request: Option<&Fields>, mut fields: Fields) 
         fields.push(b"Connection", b"Upgrade, close");
         fields.push(b"Sec-WebSocket-Version", b"13");
     }
-    if refusal.status == 503 {
-        fields.push(b"Retry-After", b"1");
+    if refusal.retry_after > 0 {
+        fields.push(b"Retry-After", refusal.retry_after.to_string().as_bytes());
     }
     if request.is_some_and(wants_json) {
         let doc = format!("{DOCS}{}", refusal.reason);

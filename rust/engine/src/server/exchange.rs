@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::admission::Held;
 use super::client::Client;
 use super::forwarded;
 use super::state::State;
@@ -47,6 +48,8 @@ pub struct Exchange {
     pub(super) attempts: u32,
     /// Whether it asks for a WebSocket; then its connection carries nothing after an answer other than 101.
     pub(super) is_attempt: bool,
+    /// Of the WebSocket that it may become.
+    pub(super) held: Held,
 }
 
 /// The route that takes it, by index, and the WebSocket settings there.
@@ -81,6 +84,7 @@ impl Exchange {
             upstream_protocol: "h1",
             attempts: 0,
             is_attempt: false,
+            held: Held::default(),
             state,
             listener,
             head,

@@ -1,11 +1,13 @@
 //! The live WebSockets of a worker, and what is kept of the decision that let each of them in.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::admission::Held;
 use super::permit::Permit as ConnectionPermit;
 use super::table::Table;
 use crate::error::Cause;
@@ -35,6 +37,10 @@ pub struct Lease {
     /// Spoken with the endpoint.
     pub upstream_protocol: &'static str,
     pub connection: Rc<ConnectionPermit>,
+    /// Its places among those that are counted.
+    pub held: RefCell<Held>,
+    /// The address that it counts for.
+    pub counted: Option<IpAddr>,
     /// Spoken with the client.
     pub protocol: HttpVersion,
 }

@@ -12,7 +12,7 @@ use super::leases::{Facts, Lease};
 use super::permit::Permit;
 use super::session::Session;
 use super::worker::Worker;
-use super::{drain, reply};
+use super::{admission, drain, reply};
 use crate::io::{Stream, clock};
 use crate::log::{self, Kind};
 use crate::relay::{End, Relay, Running, Start, Traffic};
@@ -58,7 +58,7 @@ struct Client {
 
 fn relay(worker: &Rc<Worker>, grant: Grant, client: Client) {
     let id = client.id;
-    let Grant { exchange, accepted, upstream, upstream_early, endpoint } = grant;
+    let Grant { mut exchange, accepted, upstream, upstream_early, endpoint } = grant;
     exchange.count_handshake(worker, client.status, "");
     exchange.log_open(id, client.status, &accepted);
     let start = Start {
@@ -70,7 +70,8 @@ fn relay(worker: &Rc<Worker>, grant: Grant, client: Client) {
         client_early: client.early,
         upstream_early,
     };
-    let lease = lease(worker, id, &exchange, endpoint, client.permit);
+    exchange.held.open(worker, id);
+    let lease = lease(worker, id, &mut exchange, endpoint, client.permit);
     let late = drain::lateness(worker, &exchange.state, &lease);
     lease.gauge.add(1);
     worker.shared.websockets.fetch_add(1, Relaxed);
@@ -85,10 +86,11 @@ fn relay(worker: &Rc<Worker>, grant: Grant, client: Client) {
 fn lease(
     worker: &Worker,
     id: u64,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     endpoint: Option<upstream::Permit>,
     connection: Rc<Permit>,
 ) -> Lease {
+    let (held, counted) = admission::keep(exchange);
     let (state, route) = (&exchange.state, exchange.route_index());
     let listener = state.listeners[exchange.listener].name.clone();
     let upstream = exchange.upstream_name();
@@ -112,6 +114,8 @@ fn lease(
         endpoint,
         upstream_protocol: exchange.upstream_protocol,
         connection,
+        held,
+        counted,
     }
 }
 
@@ -187,6 +191,7 @@ fn log_close(worker: &Worker, lease: &Lease, end: &End, traffic: &Traffic, laste
         upstream_code: end.upstream_close.flatten(),
         received: sums(&traffic.client),
         sent: sums(&traffic.upstream),
+        dropped: traffic.dropped,
         discarded: traffic.discarded,
         duration: lasted,
     };

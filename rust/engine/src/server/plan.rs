@@ -111,7 +111,7 @@ fn plan_forward(
     forward: &Forward,
     attempt: Attempt<Offer>,
 ) -> Result<Plan, Refusal> {
-    let offer = allowed(downstream, exchange, attempt)?;
+    let offer = admitted(downstream, exchange, attempt)?;
     check_length(exchange)?;
     exchange.target = upstream_target(exchange)?;
     exchange.upstream = Some(share(exchange, forward));
@@ -138,12 +138,12 @@ fn upstream_target(exchange: &Exchange) -> Result<Vec<u8>, Refusal> {
 
 fn plan_respond(
     downstream: &Downstream,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     respond: &Respond,
     attempt: Attempt<Offer>,
 ) -> Result<Plan, Refusal> {
     match respond {
-        Respond::Echo => match allowed(downstream, exchange, attempt)? {
+        Respond::Echo => match admitted(downstream, exchange, attempt)? {
             Some(Offer::Strict(offer)) => Ok(Plan::EchoWebSocket(offer)),
             Some(Offer::Opaque(_)) => Err(refusal::WEBSOCKET_DISABLED),
             None => check_length(exchange).map(|()| Plan::Echo),
@@ -208,15 +208,26 @@ fn map<T>(attempt: Attempt<T>, offer: impl FnOnce(T) -> Offer) -> Attempt<Offer>
     }
 }
 
+/// What may be opened, by the table and by what its route says of whoever asks; None for plain HTTP.
+fn admitted(
+    downstream: &Downstream,
+    exchange: &mut Exchange,
+    attempt: Attempt<Offer>,
+) -> Result<Option<Offer>, Refusal> {
+    let offer = allowed(exchange, attempt)?;
+    if offer.is_some() {
+        exchange.held = admission::admit(downstream, exchange)?;
+    }
+    Ok(offer)
+}
+
 /// The table "Is a WebSocket allowed here?": None for plain HTTP.
-fn allowed(downstream: &Downstream, exchange: &Exchange, attempt: Attempt<Offer>) -> Result<Option<Offer>, Refusal> {
+fn allowed(exchange: &Exchange, attempt: Attempt<Offer>) -> Result<Option<Offer>, Refusal> {
     let settings = exchange.websocket();
     let enabled = settings.enabled;
     match attempt {
         Attempt::None => Ok(None),
-        Attempt::WebSocket(offer) if enabled && settings.over.contains(&exchange.protocol) => {
-            admission::check(downstream, exchange).map(|()| Some(offer))
-        }
+        Attempt::WebSocket(offer) if enabled && settings.over.contains(&exchange.protocol) => Ok(Some(offer)),
         Attempt::WebSocket(_) if enabled && exchange.protocol != HttpVersion::H1 => Err(refusal::HTTP_1_1_REQUIRED),
         Attempt::WebSocket(_) => Err(refusal::WEBSOCKET_DISABLED),
         // A wrong version is no malformed request: where nothing may be opened, that is the answer.

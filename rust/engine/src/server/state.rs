@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use super::admission::Limiter;
 use super::h3::{quic_config, speaks_h3};
 use super::handshakes::Slots;
 use super::listening::{BindKey, Occupancy};
@@ -41,6 +42,8 @@ pub struct ListenerState {
     /// None on listeners that speak HTTP.
     pub tcp: Option<tcp::Plan>,
     pub occupancy: Arc<Occupancy>,
+    /// Of the WebSockets that come through it.
+    pub limiter: Arc<Limiter>,
     pub slots: Arc<Slots>,
     /// None on listeners that do not speak HTTP/3.
     pub quic: Option<Arc<quinn::ServerConfig>>,
@@ -70,6 +73,8 @@ pub struct RouteState {
     pub name: Arc<str>,
     /// Equal as long as nothing that a connection uses has changed.
     pub fingerprint: u64,
+    /// Of its WebSockets.
+    pub limiter: Arc<Limiter>,
     /// How requests are shared between upstreams; none on routes that answer themselves.
     pub split: Option<Split>,
 }
@@ -92,7 +97,7 @@ impl State {
         Ok(Self {
             generation: previous.map_or(0, |state| state.generation) + 1,
             table,
-            routes: snapshot.routes.iter().map(|route| build_route(&snapshot, route)).collect(),
+            routes: snapshot.routes.iter().map(|route| build_route(&snapshot, route, previous)).collect(),
             listeners,
             upstreams: snapshot
                 .upstreams
@@ -215,6 +220,7 @@ fn build_listeners(
         });
         let tcp = listener.tcp.as_ref().map(tcp::Plan::new);
         let occupancy = old.map_or_else(Arc::default, |old| old.occupancy.clone());
+        let limiter = old.map_or_else(Arc::default, |old| old.limiter.clone());
         let count = listener.limits.tls_handshakes;
         let slots = old.map(|old| &old.slots).filter(|slots| slots.is_same(count)).cloned();
         let slots = slots.unwrap_or_else(|| Arc::new(Slots::new(count)));
@@ -225,7 +231,7 @@ fn build_listeners(
         let [h2_websockets, h3_websockets] =
             [HttpVersion::H2, HttpVersion::H3].map(|version| websocket_hosts(snapshot, index, version));
         let name = listener.name.as_str().into();
-        ListenerState { name, tls, tcp, occupancy, slots, quic, h2_websockets, h3_websockets }
+        ListenerState { name, tls, tcp, occupancy, limiter, slots, quic, h2_websockets, h3_websockets }
     };
     snapshot.listeners.iter().enumerate().map(build).collect()
 }
@@ -285,12 +291,14 @@ fn open_log(snapshot: &Snapshot, previous: Option<&State>, faults: &mut Vec<Faul
         .ok()
 }
 
-fn build_route(snapshot: &Snapshot, route: &snapshot::Route) -> RouteState {
+fn build_route(snapshot: &Snapshot, route: &snapshot::Route, previous: Option<&State>) -> RouteState {
+    let old = previous.and_then(|state| Some(&state.routes[state.route(&route.name)?]));
+    let limiter = old.map_or_else(Arc::default, |old| old.limiter.clone());
     let split = match &route.action {
         Action::Forward(forward) => Some(Split::new(&forward.to.iter().map(|share| share.weight).collect::<Vec<_>>())),
         Action::Redirect(_) | Action::Respond(_) => None,
     };
-    RouteState { name: route.name.as_str().into(), fingerprint: fingerprint(snapshot, route), split }
+    RouteState { name: route.name.as_str().into(), fingerprint: fingerprint(snapshot, route), limiter, split }
 }
 
 /// A hash of what a connection on this route uses: the route, its settings, the names of its upstreams. Neither its
@@ -300,6 +308,8 @@ fn fingerprint(snapshot: &Snapshot, route: &snapshot::Route) -> u64 {
     let mut plain = route.clone();
     plain.place = snapshot::Place { file: String::new(), line: 0 };
     plain.listeners.clear();
+    // Who may open one is no concern of those that are open.
+    plain.admission = snapshot::Admission::default();
     if let Action::Forward(forward) = &mut plain.action {
         for share in &mut forward.to {
             snapshot.upstreams[share.upstream].name.hash(&mut hasher);

@@ -11,6 +11,7 @@ use tokio::runtime::LocalRuntime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::accept::{self, Accepted};
+use super::admission;
 use super::drain::{self, Pace};
 use super::h3::{self, QuicSocket};
 use super::handshakes::Turns;
@@ -66,6 +67,8 @@ pub struct WorkerHandle {
 /// A worker, as its own tasks see it.
 #[derive(Debug)]
 pub struct Worker {
+    /// Its place among all of them.
+    pub index: usize,
     pub shared: Arc<Shared>,
     /// All workers, this one included.
     pub peers: Arc<Vec<WorkerHandle>>,
@@ -89,7 +92,7 @@ pub fn run(index: usize, shared: Arc<Shared>, peers: Arc<Vec<WorkerHandle>>, com
     let (metrics, load) = (peers[index].metrics.clone(), peers[index].load.clone());
     let (tallies, pipes) = (Tallies::new(metrics.clone()), Pipes::new(metrics));
     let (leases, pools, turns) = (Leases::default(), Pools::default(), Turns::default());
-    let worker = Rc::new(Worker { shared, peers, load, leases, pipes, pools, tallies, turns });
+    let worker = Rc::new(Worker { index, shared, peers, load, leases, pipes, pools, tallies, turns });
     serve(&runtime, &worker, commands);
 }
 
@@ -144,6 +147,7 @@ impl Worker {
                 }
             }
             Command::Reconcile => {
+                admission::adopt(self);
                 drain::reconcile(self);
                 pipes::reconcile(self);
             }

@@ -10,6 +10,8 @@ pub const PROTOCOL_ERROR: u16 = 1002;
 pub const POLICY: u16 = 1008;
 /// A message is larger than allowed.
 pub const TOO_BIG: u16 = 1009;
+/// A peer sends faster than it may.
+pub const TOO_FAST: u16 = 4429;
 /// We failed, or lost the other side.
 pub const INTERNAL: u16 = 1011;
 /// The server restarts: come back, perhaps elsewhere.

@@ -10,5 +10,5 @@ pub mod handshake;
 pub mod observer;
 pub mod violation;
 
-pub use observer::{Control, ControlOpcode, Counts, Event, From, Observer, Rules, Seen, Stop};
+pub use observer::{Control, ControlOpcode, Counts, Event, From, Gate, Observer, Pass, Rules, Seen, Stop};
 pub use violation::Violation;

@@ -78,6 +78,54 @@ pub enum Stop {
     AtMessage,
 }
 
+/// What stands between a sender and what it would begin. Asked with the header of each data frame, and for each control
+/// frame that is whole, before any of it is forwarded.
+pub trait Gate {
+    /// Whether it ever answers anything but [`Pass::Now`].
+    const DROPS: bool;
+
+    /// A data frame.
+    fn data(&mut self, header: &Header) -> Pass;
+
+    /// A control frame.
+    fn control(&mut self, opcode: ControlOpcode) -> Pass;
+
+    /// So many payload bytes of data frames go on.
+    fn passed(&mut self, bytes: u64);
+}
+
+/// What a [`Gate`] says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pass {
+    Now,
+    /// It waits: present it again.
+    Later,
+    /// It is left out: the whole message, or this control frame. Not for a frame that goes on with a message.
+    Skip,
+    /// It breaks a rule.
+    Never(Violation),
+}
+
+/// Everything passes.
+struct Open;
+
+impl Gate for Open {
+    const DROPS: bool = false;
+
+    #[inline(always)]
+    fn data(&mut self, _: &Header) -> Pass {
+        Pass::Now
+    }
+
+    #[inline(always)]
+    fn control(&mut self, _: ControlOpcode) -> Pass {
+        Pass::Now
+    }
+
+    #[inline(always)]
+    fn passed(&mut self, _: u64) {}
+}
+
 /// How far the observer came, and why no further.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
@@ -98,6 +146,18 @@ pub enum Event {
     Control(Control),
     /// Stopped behind a data frame's or a message's last byte, as asked by [`Stop`].
     Boundary,
+    /// The gate lets what stands at `input[forward..]` wait. Keep that and present it again.
+    Later,
+    /// The gate leaves out what follows: a message, which the observer passes over from the next call on
+    /// ([`Observer::is_skipping`]), up to an [`Event::Skipped`]. What it shows meanwhile is no part of the message.
+    Skip,
+    /// `input[..forward]`, or the end of it, was the rest of a message that is left out.
+    Skipped,
+    /// A control frame at `input[forward..forward + size]` is left out.
+    SkipControl {
+        /// Bytes of the frame.
+        size: usize,
+    },
     /// What follows breaks the rules. Stop calling.
     Violation(Violation),
 }
@@ -155,6 +215,8 @@ pub struct Observer {
     fragmented: bool,
     /// Whether the message under way is text.
     text: bool,
+    /// Whether the message under way is left out.
+    skipping: bool,
 }
 
 const _: () = assert!(size_of::<Observer>() <= 96, "idle connections hold two of these");
@@ -174,6 +236,7 @@ impl Observer {
             deflate: rules.deflate,
             fragmented: false,
             text: false,
+            skipping: false,
         }
     }
 
@@ -181,27 +244,38 @@ impl Observer {
     /// A frame that ends in `forward`, or a [`Control`], is counted: present only what follows it next time.
     #[inline]
     pub fn observe(&mut self, input: &[u8], stop: Stop) -> Seen {
+        self.observe_at(&mut Open, input, stop)
+    }
+
+    /// The same, with a gate that is asked before anything begins.
+    #[inline]
+    pub fn observe_at<G: Gate>(&mut self, gate: &mut G, input: &[u8], stop: Stop) -> Seen {
         let mut forward = 0;
         if self.left > 0 {
-            forward = self.pass(input.len());
+            forward = self.pass(gate, input.len());
             if self.left > 0 {
                 return Seen { forward, event: Event::More };
             }
-            if self.stops(stop) {
-                return Seen { forward, event: Event::Boundary };
+            if let Some(event) = self.event_behind::<G>(stop) {
+                return Seen { forward, event };
             }
         }
-        self.observe_frames(input, forward, stop)
+        self.observe_frames(gate, input, forward, stop)
     }
 
     /// Whether no payload of a data frame is left to come: a frame of ours may go here.
     pub fn at_frame_boundary(&self) -> bool {
-        self.left == 0
+        self.left == 0 || self.skipping
     }
 
     /// Whether no message is under way.
     pub fn at_message_boundary(&self) -> bool {
-        self.left == 0 && !self.fragmented
+        (self.left == 0 && !self.fragmented) || self.skipping
+    }
+
+    /// Whether the message under way is left out, and with it what of it is in the next input.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
     }
 
     /// What went through so far.
@@ -220,7 +294,7 @@ impl Observer {
         self.counts.pongs -= 1;
     }
 
-    fn observe_frames(&mut self, input: &[u8], mut forward: usize, stop: Stop) -> Seen {
+    fn observe_frames<G: Gate>(&mut self, gate: &mut G, input: &[u8], mut forward: usize, stop: Stop) -> Seen {
         loop {
             let rest = &input[forward..];
             let header = match self.header(rest) {
@@ -229,18 +303,40 @@ impl Observer {
                 Err(violation) => return Seen { forward, event: Event::Violation(violation) },
             };
             if let Some(opcode) = ControlOpcode::of(header.opcode) {
-                return Seen { forward, event: self.control(opcode, &header, rest) };
+                return Seen { forward, event: self.control(gate, opcode, &header, rest) };
             }
-            self.begin(&header);
+            // One that is left out was asked about when it began.
+            if !(G::DROPS && self.skipping) {
+                match gate.data(&header) {
+                    Pass::Now => {}
+                    Pass::Later => return Seen { forward, event: Event::Later },
+                    Pass::Never(violation) => return Seen { forward, event: Event::Violation(violation) },
+                    Pass::Skip => {
+                        self.skipping = true;
+                        return Seen { forward, event: Event::Skip };
+                    }
+                }
+            }
+            self.begin::<G>(&header);
             forward += header.size();
-            forward += self.pass(input.len() - forward);
+            forward += self.pass(gate, input.len() - forward);
             if self.left > 0 {
                 return Seen { forward, event: Event::More };
             }
-            if self.stops(stop) {
-                return Seen { forward, event: Event::Boundary };
+            if let Some(event) = self.event_behind::<G>(stop) {
+                return Seen { forward, event };
             }
         }
+    }
+
+    /// What there is to say behind a data frame's last byte.
+    #[inline]
+    fn event_behind<G: Gate>(&mut self, stop: Stop) -> Option<Event> {
+        if G::DROPS && self.skipping {
+            self.skipping = self.fragmented;
+            return (!self.skipping).then_some(Event::Skipped);
+        }
+        self.stops(stop).then_some(Event::Boundary)
     }
 
     /// The header at the start of `input`, judged; `None` while it is incomplete.
@@ -275,11 +371,11 @@ impl Observer {
 
     /// Takes a data frame's header. The frame may be empty: [`Observer::pass`] must follow.
     #[inline]
-    fn begin(&mut self, header: &Header) {
+    fn begin<G: Gate>(&mut self, header: &Header) {
         if header.opcode != Opcode::Continuation {
             self.text = header.opcode == Opcode::Text;
         }
-        self.counts.frames += 1;
+        self.counts.frames += u64::from(!(G::DROPS && self.skipping));
         self.fragmented = !header.fin;
         self.announced = self.announced.saturating_add(header.length);
         self.left = header.length;
@@ -287,11 +383,17 @@ impl Observer {
 
     /// Takes what belongs to the frame under way of the next `available` bytes.
     #[inline]
-    fn pass(&mut self, available: usize) -> usize {
+    fn pass<G: Gate>(&mut self, gate: &mut G, available: usize) -> usize {
         let taken = self.left.min(available as u64);
         self.left -= taken;
+        let ends = self.left == 0 && !self.fragmented;
+        if G::DROPS && self.skipping {
+            self.announced = if ends { 0 } else { self.announced };
+            return taken as usize;
+        }
         self.counts.bytes += taken;
-        if self.at_message_boundary() {
+        gate.passed(taken);
+        if ends {
             self.end_message();
         }
         taken as usize
@@ -315,9 +417,15 @@ impl Observer {
 
     // Not inlined: what copies 125 bytes stays out of the way of data frames.
     #[inline(never)]
-    fn control(&mut self, opcode: ControlOpcode, header: &Header, input: &[u8]) -> Event {
+    fn control<G: Gate>(&mut self, gate: &mut G, opcode: ControlOpcode, header: &Header, input: &[u8]) -> Event {
         let length = header.length as usize; // judged: at most 125
         let Some(bytes) = input.get(header.size()..header.size() + length) else { return Event::More };
+        match gate.control(opcode) {
+            Pass::Now => {}
+            Pass::Later => return Event::Later,
+            Pass::Skip => return Event::SkipControl { size: header.size() + length },
+            Pass::Never(violation) => return Event::Violation(violation),
+        }
         let mut payload = [0; LONGEST_CONTROL];
         payload[..length].copy_from_slice(bytes);
         mask_in_place(&mut payload[..length], header.mask.unwrap_or_default(), 0);

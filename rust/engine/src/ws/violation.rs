@@ -27,13 +27,20 @@ pub enum Violation {
     BadClose,
     /// A message larger than `max_message`, judged on the header that goes past it.
     TooBig,
+    /// A frame larger than `max_frame`.
+    FrameTooBig,
+    /// A message of more frames than `max_fragments`.
+    TooManyFragments,
+    /// More than `messages` allows.
+    TooFast,
 }
 
 impl Violation {
     /// The Close code for who did it.
     pub fn close_code(self) -> u16 {
         match self {
-            Self::TooBig => close::TOO_BIG,
+            Self::TooBig | Self::FrameTooBig | Self::TooManyFragments => close::TOO_BIG,
+            Self::TooFast => close::TOO_FAST,
             _ => close::PROTOCOL_ERROR,
         }
     }
@@ -52,6 +59,9 @@ impl Violation {
             Self::LongControl => "control frame over 125 bytes",
             Self::BadClose => "invalid close frame",
             Self::TooBig => "message too big",
+            Self::FrameTooBig => "frame too big",
+            Self::TooManyFragments => "too many fragments",
+            Self::TooFast => "too fast",
         }
     }
 }

@@ -58,6 +58,7 @@ fn take(observer: &mut Observer, arrived: &[u8], verdict: &mut Verdict, stop: &m
                     return true;
                 }
             }
+            Event::Later | Event::Skip | Event::Skipped | Event::SkipControl { .. } => panic!("there is no gate"),
             Event::Violation(violation) => {
                 verdict.violation = Some(violation);
                 return true;

@@ -42,22 +42,14 @@ pub struct Opaque {
     pub hixie76: bool,
 }
 
-const METHOD: Refusal = Refusal { status: 400, reason: "websocket_method", text: "a WebSocket is opened with GET" };
-const BODY: Refusal = Refusal { status: 400, reason: "websocket_body", text: "a WebSocket handshake has no body" };
-const TOKENS: Refusal =
-    Refusal { status: 400, reason: "websocket_upgrade", text: "Upgrade must name websocket once and nothing else" };
-const BAD_KEY: Refusal = Refusal {
-    status: 400,
-    reason: "websocket_key",
-    text: "a WebSocket handshake has exactly one Sec-WebSocket-Key, base64 of 16 bytes",
-};
-const PROTOCOL: Refusal = Refusal {
-    status: 501,
-    reason: "protocol_unsupported",
-    text: "of protocols over HTTP/2 only websocket is served here",
-};
-const BAD_VERSION: Refusal =
-    Refusal { status: 426, reason: "websocket_version", text: "only Sec-WebSocket-Version 13 is spoken here" };
+const METHOD: Refusal = Refusal::new(400, "websocket_method", "a WebSocket is opened with GET");
+const BODY: Refusal = Refusal::new(400, "websocket_body", "a WebSocket handshake has no body");
+const TOKENS: Refusal = Refusal::new(400, "websocket_upgrade", "Upgrade must name websocket once and nothing else");
+const BAD_KEY: Refusal =
+    Refusal::new(400, "websocket_key", "a WebSocket handshake has exactly one Sec-WebSocket-Key, base64 of 16 bytes");
+const PROTOCOL: Refusal =
+    Refusal::new(501, "protocol_unsupported", "of protocols over HTTP/2 only websocket is served here");
+const BAD_VERSION: Refusal = Refusal::new(426, "websocket_version", "only Sec-WebSocket-Version 13 is spoken here");
 
 /// Judges a request by RFC 6455. `has_body`: see [`declares_body`](super::declares_body).
 pub fn classify(method: &[u8], version_1_1: bool, fields: &Fields, has_body: bool) -> Attempt<Offer> {
