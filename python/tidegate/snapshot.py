@@ -310,8 +310,16 @@ class _Writer:
             "handshake_timeout": forward.timeouts.handshake,
             "request_timeout": forward.timeouts.request,
             "retry": _retry(forward.retry),
+            "grpc_web": self._translates(forward),
             "tunnels": _tunnels(forward.tunnels) if forward.tunnels else None,
         }
+
+    def _translates(self, forward: Forward) -> bool:
+        """Where a server is known to speak what gRPC goes over, its calls come as such."""
+        if forward.grpc_web is not None:
+            return forward.grpc_web
+        spoken = (self._config.upstreams[self._upstreams[name]].protocol for name, _ in forward.to)
+        return all(protocol in ("h2", "h3") for protocol in spoken)
 
     def _both_edits(self, at: str, path: KeyPath, headers: HeadersOptions) -> Json:
         return {

@@ -18,12 +18,14 @@ from pathlib import Path
 from tests.conformance import report
 from tests.conformance.install import Missing, Suite, installed, say
 from tests.conformance.judge import Verdict, Verdicts, chosen
-from tests.conformance.legs import Bench, Failed, free_ports, gateway
+from tests.conformance.legs import Bench, Failed, free_ports, gateway, outer
 from tests.conformance.report import Leg
+from tidegate.testing import Gateway
 
 DEFAULT = "1.* 2.* 3.* 4.* 5.* 6.* 7.* 9.* 10.* 12.*.1 12.*.5 13.*.1 13.*.5"
 LEGS = ("servers", "clients")
-RUNS = ("alone", "ws", "wss")
+RUNS = ("alone", "ws", "wss", "h2")
+"""Without the gateway; through it in clear text and over TLS; through two with HTTP/2 between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +122,18 @@ def add_servers(plan: Plan, bench: Bench, jobs: Jobs, stack: contextlib.ExitStac
     directory = bench.directory / "servers-gateway"
     directory.mkdir()
     running = stack.enter_context(gateway(directory, [ports]))
-    urls = {"ws": running.ws("plain0"), "wss": running.ws("tls0")}
+    before = add_outer(bench, "servers", running, 1, stack)
+    urls = {"ws": running.ws("plain0"), "wss": running.ws("tls0"), "h2": before.ws("plain0")}
     for run in RUNS:
         for number, port in enumerate(ports):
             url = urls.get(run, f"ws://127.0.0.1:{port}")
             jobs.add("servers", run, server_job(bench, f"servers-{run}-{number}", url, plan.part(number)))
+
+
+def add_outer(bench: Bench, leg: str, inner: Gateway, groups: int, stack: contextlib.ExitStack) -> Gateway:
+    directory = bench.directory / f"{leg}-outer"
+    directory.mkdir()
+    return stack.enter_context(outer(directory, inner, groups))
 
 
 def server_job(bench: Bench, name: str, url: str, cases: Sequence[str]) -> Job:
@@ -143,9 +152,10 @@ def add_clients(plan: Plan, bench: Bench, jobs: Jobs, stack: contextlib.ExitStac
     directory = bench.directory / "clients-gateway"
     directory.mkdir()
     running = stack.enter_context(gateway(directory, [[port] for port in ports]))
+    before = add_outer(bench, "clients", running, len(ports), stack)
     for index, (run, number) in enumerate(pairs):
-        listener = {"ws": f"plain{index}", "wss": f"tls{index}"}.get(run)
-        url = running.ws(listener) if listener else f"ws://127.0.0.1:{ports[index]}"
+        ways = {"ws": (running, f"plain{index}"), "wss": (running, f"tls{index}"), "h2": (before, f"plain{index}")}
+        url = ways[run][0].ws(ways[run][1]) if run in ways else f"ws://127.0.0.1:{ports[index]}"
         jobs.add("clients", run, client_job(bench, f"clients-{run}-{number}", url, homes[index]))
 
 

@@ -2,6 +2,8 @@
 
 servers   fuzzing client ─▶ [gateway] ─▶ echo server of the suite     judges what is behind the gateway
 clients   echo client of the suite ─▶ [gateway] ─▶ fuzzing server     judges what is before it
+
+`[gateway]` is one, or two in a row with HTTP/2 between them.
 """
 
 import contextlib
@@ -19,11 +21,12 @@ from tests.conformance.judge import Verdict, read
 from tests.e2e.kit.certificates import Authority
 from tidegate.testing import Gateway
 
-__all__ = ["Bench", "Failed", "gateway"]
+__all__ = ["Bench", "Failed", "gateway", "outer"]
 
 START = 30.0
 """Seconds in which a program must listen."""
 AGENT = "gateway"
+OVER_H2 = {"upstream_protocol": "h2"}
 
 
 class Failed(Exception):
@@ -131,6 +134,23 @@ def gateway(directory: Path, ports: Sequence[Sequence[int]]) -> Iterator[Gateway
         match = {"path": {"prefix": "/"}}
         routes.append({"listeners": names, "match": match, "to": f"suite{number}", "host": "upstream"})
     config = {"listeners": listeners, "routes": routes, "upstreams": upstreams}
+    with Gateway(config, directory=directory) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def outer(directory: Path, inner: Gateway, groups: int) -> Iterator[Gateway]:
+    """Before the listeners `plain0` and so on of another gateway: listeners of the same names, which speak HTTP/2 to
+    them."""
+    names = [f"plain{number}" for number in range(groups)]
+    config = {
+        "listeners": {name: {"bind": "127.0.0.1:0"} for name in names},
+        "routes": [
+            {"listeners": [name], "match": {"path": {"prefix": "/"}}, "to": name, "websocket": OVER_H2}
+            for name in names
+        ],
+        "upstreams": {name: {"endpoints": [f"http://127.0.0.1:{inner.port(name)}"]} for name in names},
+    }
     with Gateway(config, directory=directory) as running:
         yield running
 

@@ -15,7 +15,8 @@ HEAD = """\
 # Conformance
 
 `make conformance` runs the [Autobahn test suite](https://github.com/crossbario/autobahn-testsuite) through the gateway,
-in clear text and over TLS, with routes that are strict about frames (the default). The suite judges its own echo
+in clear text and over TLS, with routes that are strict about frames (the default), and through two gateways in a row
+with HTTP/2 between them (column `h2`: RFC 8441 on both sides of that leg). The suite judges its own echo
 server and its own echo client first alone and then through the gateway: each case must get the same verdict, for how it
 behaved and for how it closed, or the command fails. `INFORMATIONAL` tells what a peer does where the specification
 leaves it free.

@@ -9,46 +9,13 @@ import grpc
 import grpc.aio
 import pytest
 
+from tests.e2e.kit.grpc_server import calls_server
 from tests.e2e.kit.h2server import ErrorCodes, H2Server
 from tests.e2e.kit.peers import running
 from tests.e2e.kit.sites import Config, route, site
 from tidegate.testing import Gateway
 
 METADATA = (("x-team", "blue"), ("x-data-bin", b"\x00\xff"))
-
-
-class Handlers(grpc.GenericRpcHandler):
-    """Bytes in, bytes out: messages need no schema."""
-
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        kinds = {
-            "/test.Echo/Unary": grpc.unary_unary_rpc_method_handler(self.unary),
-            "/test.Echo/Down": grpc.unary_stream_rpc_method_handler(self.down),
-            "/test.Echo/Up": grpc.stream_unary_rpc_method_handler(self.up),
-            "/test.Echo/Both": grpc.stream_stream_rpc_method_handler(self.both),
-        }
-        return kinds.get(details.method)
-
-    async def unary(self, message: bytes, call: Any) -> bytes:
-        if message.startswith(b"fail"):
-            await call.abort(grpc.StatusCode.FAILED_PRECONDITION, "no: 100 % not, é", (("x-why", "because"),))
-        if message == b"sleep":
-            await asyncio.sleep(60)
-        sent = dict(call.invocation_metadata())
-        await call.send_initial_metadata((("x-head", sent.get("x-team", "")),))
-        call.set_trailing_metadata((("x-tail-bin", sent.get("x-data-bin", b"")),))
-        return message
-
-    async def down(self, message: bytes, call: Any) -> AsyncIterator[bytes]:
-        for number in range(int(message)):
-            yield b"%d" % number
-
-    async def up(self, messages: AsyncIterator[bytes], call: Any) -> bytes:
-        return b"".join([message async for message in messages])
-
-    async def both(self, messages: AsyncIterator[bytes], call: Any) -> AsyncIterator[bytes]:
-        async for message in messages:
-            yield message
 
 
 def config(url: str, **taken: Any) -> Config:
@@ -59,15 +26,8 @@ def config(url: str, **taken: Any) -> Config:
 
 @contextlib.asynccontextmanager
 async def served(**taken: Any) -> AsyncIterator[tuple[Gateway, grpc.aio.Channel]]:
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((Handlers(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with running(config(f"http://127.0.0.1:{port}", **taken)) as gateway, channel(gateway) as calls:
-            yield gateway, calls
-    finally:
-        await server.stop(None)
+    async with calls_server() as url, running(config(url, **taken)) as gateway, channel(gateway) as calls:
+        yield gateway, calls
 
 
 @contextlib.asynccontextmanager

@@ -159,6 +159,18 @@ async def test_answers_without_a_body(method: str, status: int) -> None:
             assert (head.status, head.get("content-length")) == (status, "9" if method == "HEAD" else None)
 
 
+async def test_an_answer_of_nothing_has_a_length() -> None:
+    """Over HTTP/2 the end comes with the head; over HTTP/1.1 nothing but a length would say so."""
+    server = H2Server()
+    async with h2_site(server) as gateway, dial(gateway.port()) as wire:
+        for _ in range(2):
+            await wire.send(request_bytes("GET /app"))
+            asked = await server.asked()
+            asked.answer(200, end=True)
+            head = await wire.head()
+            assert (head.status, head.get("content-length")) == (200, "0")
+
+
 async def test_a_target_that_http_2_cannot_carry() -> None:
     server = H2Server()
     async with h2_site(server) as gateway:

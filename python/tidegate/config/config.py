@@ -217,6 +217,8 @@ class Forward:
     timeouts: RouteTimeoutsOptions
     retry: RetryOptions
     tunnels: Tunnels | None
+    grpc_web: bool | None
+    """Whether calls of gRPC-Web go up as calls of gRPC; None: where the upstreams speak HTTP/2 or HTTP/3 alone."""
 
     @property
     def kind(self) -> Literal["http", "tcp"]:

@@ -9,6 +9,7 @@ from tidegate.config.certificates import PemFiles
 from tidegate.config.config import Config, Listener, Liveness, Route, Tls, Upstream, UpstreamTls
 from tidegate.config.document import Document, KeyPath
 from tidegate.config.faults import Findings
+from tidegate.config.grpc_web import check_grpc_web
 from tidegate.config.http3 import check_h3, check_h3_upstreams
 from tidegate.config.later import refuse_later
 from tidegate.config.names import part_name
@@ -74,6 +75,7 @@ class _Loading:
         routes = self._routes(listener_options)
         check_kinds(listeners, routes, upstreams, self._findings)
         check_h3_upstreams(routes, upstreams, self._findings)
+        check_grpc_web(routes, upstreams, self._findings)
         self._check_binds(listeners, top)
         if top is None:
             return None

@@ -15,7 +15,7 @@ __all__ = ["RouteTable", "identity"]
 
 ACTIONS = ("to", "redirect", "respond")
 _LATER_ACTIONS = ("hub", "terminal")
-_FORWARD_KEYS = ("rewrite", "host", "timeouts", "retry", "upgrades", "tunnel")
+_FORWARD_KEYS = ("rewrite", "host", "timeouts", "retry", "upgrades", "tunnel", "grpc_web")
 _PATH_MARKS = {"exact": "=", "prefix": "", "starts_with": "^", "regex": "~"}
 
 
@@ -142,7 +142,16 @@ class RouteTable:
             self._check_rewrite(options, path)
             to = tuple(options.to.items())
             opened = tunnels(options, path, self._findings)
-            return Forward(to, options.rewrite, options.host, headers, options.timeouts, options.retry, opened)
+            return Forward(
+                to,
+                options.rewrite,
+                options.host,
+                headers,
+                options.timeouts,
+                options.retry,
+                opened,
+                options.grpc_web,
+            )
         if options.redirect is not None:
             return Redirect(options.redirect.to, options.redirect.status, headers.response)
         return Respond(options.respond, headers.response) if options.respond is not None else None

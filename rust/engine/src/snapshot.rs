@@ -412,6 +412,8 @@ pub struct Forward {
     /// upstream has taken. `null` is never.
     pub request_timeout: Option<u64>,
     pub retry: Retry,
+    /// Calls of gRPC-Web go up as calls of gRPC.
+    pub grpc_web: bool,
     /// `null`: none are opened here. In a box: few routes have any.
     pub tunnels: Option<Box<Tunnels>>,
 }

@@ -14,6 +14,7 @@ fn snapshot(routes: &[Value]) -> Snapshot {
         json!({"name": name, "place": place, "binds": [], "tls": null, "http": ["h1"],
                "http2": {"streams": 1, "window": 1, "connection_window": 1}, "proxy_protocol": [],
                "access": {"allow": null, "deny": []}, "tcp": null, "trusted_proxies": [],
+               "liveness": {"keepalive": null, "user_timeout": null},
                "limits": {"connections": null, "headers": 32768, "tls_handshakes": 1}, "head_timeout": 1, "keep_alive": 1,
                "tls_timeout": 1, "tls_queue": 1, "body_timeout": null, "liveness": liveness, "admission": admission()})
     };
@@ -346,7 +347,7 @@ fn compares_the_normal_form_and_keeps_the_bytes() {
 }
 
 fn forward(more: Value) -> Value {
-    let mut forward = json!({
+    let mut forward = json!({"grpc_web": false,
         "to": [{"upstream": 0, "weight": 1}], "rewrite": null, "host": "preserve", "request_headers": edits(json!({})),
         "response_headers": edits(json!({})), "handshake_timeout": 1, "request_timeout": null,
         "retry": {"attempts": null, "connect": true, "statuses": []},

@@ -258,6 +258,11 @@ class RouteOptions(Options):
         "`tcp`); none when left out.",
     )
     tunnel: TunnelOptions = Field(TunnelOptions(), description="What holds for tunnels.")
+    grpc_web: Flag | None = Field(
+        None,
+        description="Translate calls of gRPC-Web, from browsers, to gRPC; left out, it is done where all that `to` "
+        "names speak HTTP/2 or HTTP/3 by their `protocol`.",
+    )
     rewrite: RewriteOptions | None = Field(None, description="A new path for the upstream.")
     host: Annotated[
         Literal["preserve", "upstream"] | HostOptions,

@@ -20,6 +20,7 @@ pub mod fault;
 pub mod fields;
 pub mod forwarded;
 mod framing;
+pub mod grpc_web;
 pub mod h2;
 pub mod h3;
 pub mod head;

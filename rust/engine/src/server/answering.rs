@@ -14,8 +14,9 @@ use super::proxy::Asked;
 use super::pump::{Framing, Pump, Sink, Source, Stuck};
 use super::worker::Worker;
 use crate::error::refusal;
+use crate::http::grpc_web::Translation;
 use crate::http::write::{strip_connection_fields, write_response};
-use crate::http::{BodyLength, Fields, ResponseHead};
+use crate::http::{BodyLength, Fields, Method, ResponseHead};
 use crate::upstream::{Link, ResponseReader};
 
 /// Both bodies, while the answer goes down.
@@ -30,12 +31,14 @@ struct Answering<'a, 'c> {
 /// Passes an answer on.
 pub async fn respond(worker: &Rc<Worker>, client: &mut Client<'_>, exchange: &Exchange, mut asked: Box<Asked>) -> Step {
     let Asked { link, reader, head, upload } = &mut *asked;
+    let translation = translate(exchange, head);
     let manner = Manner::new(client, exchange, head, upload.is_done());
     let begun = begin(client, exchange, head, &manner, std::mem::take(&mut reader.rest));
-    let Ok(mut download) = begun else {
+    let Ok(download) = begun else {
         exchange.answered(worker, head.status, Some(CLIENT_LOST), upload.content, 0);
         return Step::Drop;
     };
+    let mut download = download.translated(translation);
     let is_uploading = !upload.is_done();
     let mut answering = Answering { client, link, upload, download: &mut download, is_uploading };
     let ended = std::future::poll_fn(|cx| answering.poll(cx)).await;
@@ -52,6 +55,17 @@ pub async fn respond(worker: &Rc<Worker>, client: &mut Client<'_>, exchange: &Ex
         worker.pools.put(link, &exchange.pick_upstream().pool);
     }
     if manner.keep { Step::Next } else { Step::Close }
+}
+
+/// Makes the answer to a call of gRPC-Web of one of gRPC, whose length is another one then. One that is its trailers alone
+/// says them in its head either way.
+fn translate(exchange: &Exchange, head: &mut ResponseHead) -> Option<Translation> {
+    let web = exchange.web_call()?;
+    if !web.answer(&mut head.fields) || head.body.is_empty() {
+        return None;
+    }
+    head.body = BodyLength::UntilClose;
+    Some(web.download())
 }
 
 /// How an answer goes down.
@@ -161,6 +175,9 @@ fn answer_head(
     if manner.framing == Framing::Chunked {
         fields.push(b"Transfer-Encoding", b"chunked");
     }
+    if is_silent(exchange, head) && !fields.has("Content-Length") {
+        fields.push(b"Content-Length", b"0");
+    }
     if !upgrades.is_empty() {
         fields.push(b"Upgrade", upgrades);
     }
@@ -168,6 +185,13 @@ fn answer_head(
     let mut bytes = Vec::with_capacity(1024);
     write_response(&mut bytes, head.status, Some(&head.reason), &fields);
     bytes
+}
+
+/// Whether the answer has no body where it could have one: over HTTP/2 and HTTP/3 the end of the stream with its head
+/// says so, over HTTP/1.1 only a length (RFC 9112 §6.3).
+fn is_silent(exchange: &Exchange, head: &ResponseHead) -> bool {
+    let may_speak = !matches!(head.status, 204 | 304) && exchange.head.method != Method::Head;
+    head.body == BodyLength::None && may_speak
 }
 
 fn listed(fields: &Fields, name: &str) -> Vec<u8> {

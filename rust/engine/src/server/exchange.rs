@@ -9,6 +9,7 @@ use super::client::Client;
 use super::forwarded;
 use super::state::State;
 use super::worker::Worker;
+use crate::http::grpc_web::WebCall;
 use crate::http::{Fields, RequestHead};
 use crate::io::clock::{self, Millis};
 use crate::io::random;
@@ -119,6 +120,13 @@ impl Exchange {
     /// How long its body may pause.
     pub fn body_timeout(&self) -> Option<Millis> {
         self.state.snapshot.listeners[self.listener].body_timeout
+    }
+
+    /// The call of gRPC-Web that it is, where its route translates them.
+    pub fn web_call(&self) -> Option<WebCall> {
+        let route = &self.state.snapshot.routes[self.found.as_ref()?.route];
+        let translates = matches!(&route.action, Action::Forward(forward) if forward.grpc_web);
+        if translates { WebCall::of(&self.head.fields) } else { None }
     }
 
     /// Where its route forwards to. Only for exchanges with that plan.

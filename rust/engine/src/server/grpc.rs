@@ -18,9 +18,10 @@ pub fn is_call(request: &Fields) -> bool {
     is_grpc && matches!(media.get(TYPE.len()), None | Some(b'+' | b';' | b' '))
 }
 
-/// The answer to a call that is refused.
-pub fn refusal(refusal: &Refusal, mut fields: Fields) -> Reply<'static> {
-    fields.push(b"Content-Type", b"application/grpc");
+/// The answer to a call that is refused. `media` is the type of its answers.
+pub fn refusal(refusal: &Refusal, media: &[u8], mut fields: Fields) -> Reply<'static> {
+    fields.push(b"Content-Type", media);
+    fields.push(b"Content-Length", b"0");
     fields.push(b"Grpc-Status", status(refusal).to_string().as_bytes());
     fields.push(b"Grpc-Message", message(refusal).as_bytes());
     Reply { status: 200, fields, body: Cow::Borrowed(&[]) }
@@ -80,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_status_of_grpc() {
-        let reply = refusal(&Refusal::new(403, "why", "100 % no\u{e9}"), Fields::new());
+        let reply = refusal(&Refusal::new(403, "why", "100 % no\u{e9}"), b"application/grpc", Fields::new());
         assert_eq!((reply.status, reply.fields.first("grpc-status")), (200, Some(&b"7"[..])));
         assert_eq!(reply.fields.first("grpc-message"), Some(&b"why: 100 %25 no%C3%A9"[..]));
         assert_eq!(status(&refusal::REQUEST_TIMEOUT), 4);

@@ -14,6 +14,7 @@ use super::pump::{Framing, Pump};
 use super::tries;
 use super::worker::Worker;
 use crate::error::{Refusal, refusal};
+use crate::http::grpc_web::WebCall;
 use crate::http::write::{strip_connection_fields, write_request};
 use crate::http::{BodyLength, Fields, ResponseHead};
 use crate::upstream::{Crossing, Link, Question, Reached, ResponseReader, Tries, Wish};
@@ -126,26 +127,34 @@ async fn reach(
 
 async fn ask_endpoint(client: &mut Client<'_>, exchange: &Exchange, reached: Reached) -> Result<Box<Asked>, Failed> {
     let is_tls = client.downstream().is_tls();
+    let web = exchange.web_call();
     let (origin, framing, head) = match reached {
+        // Its trailers would have nowhere to go.
+        Reached::Link(_) if web.is_some() => return Err(Failed::Refused(refusal::UPSTREAM_PROTOCOL)),
         Reached::Link(link) => {
             let framing = if exchange.head.body == BodyLength::Chunked { Framing::Chunked } else { Framing::Plain };
             let head = request_head(exchange, is_tls, &link);
             (Origin::h1(link), framing, head)
         }
         Reached::Crossing(crossing) => {
-            let origin = cross(exchange, is_tls, crossing).map_err(Failed::Refused)?;
+            let origin = cross(exchange, is_tls, crossing, web.as_ref()).map_err(Failed::Refused)?;
             (origin, Framing::Data, Vec::new())
         }
     };
     // Without a body, what was read ahead is the client's next request, whatever becomes of this one.
     let input = if exchange.head.body.is_empty() { Vec::new() } else { client.take_early() };
     let upload = Pump::new(exchange.head.body, framing, head, input).limited(exchange.body_limit());
+    let upload = upload.translated(web.as_ref().and_then(WebCall::upload));
     Asking::new(client, exchange, origin, upload).answer().await
 }
 
 /// Opens a stream with the request's head.
-fn cross(exchange: &Exchange, is_tls: bool, crossing: Crossing) -> Result<Origin, Refusal> {
-    let fields = exchange.request_fields(own_fields(exchange), is_tls, &crossing.permit.endpoint().host);
+fn cross(exchange: &Exchange, is_tls: bool, crossing: Crossing, web: Option<&WebCall>) -> Result<Origin, Refusal> {
+    let mut own = own_fields(exchange);
+    if let Some(web) = web {
+        web.ask(&mut own);
+    }
+    let fields = exchange.request_fields(own, is_tls, &crossing.permit.endpoint().host);
     let (method, target) = (exchange.head.method.as_bytes(), &exchange.target);
     let question = Question { method, target, fields: &fields, protocol: None };
     Origin::crossing(crossing, &question, exchange.head.body.is_empty())

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 
 use crate::http::chunked::{CHUNK_TAIL, write_chunk_head, write_last_chunk};
+use crate::http::grpc_web::Translation;
 use crate::http::h3::head::{read_trailers, write_trailers};
 use crate::http::{BodyLength, BodyReader, BodyStep, Fields, from_map, to_map};
 use crate::io::h3::{Receive, Send};
@@ -107,6 +108,8 @@ pub struct Pump {
     pub content: u64,
     /// The most that `content` may be.
     limit: u64,
+    /// What the content goes through, if anything.
+    translation: Option<Box<Translation>>,
     /// Bytes that came from the sender, and that the receiver has taken, framing included.
     read: u64,
     written: u64,
@@ -131,6 +134,7 @@ impl Pump {
             input,
             content: 0,
             limit: u64::MAX,
+            translation: None,
             read,
             written: 0,
             complete,
@@ -147,6 +151,11 @@ impl Pump {
     /// Passes on at most `limit` bytes of content.
     pub fn limited(self, limit: Option<u64>) -> Self {
         Self { limit: limit.unwrap_or(u64::MAX), ..self }
+    }
+
+    /// Passes its content on through `translation`.
+    pub fn translated(self, translation: Option<Translation>) -> Self {
+        Self { translation: translation.map(Box::new), ..self }
     }
 
     fn has_unsent(&self) -> bool {
@@ -343,6 +352,7 @@ impl Pump {
                 self.taken += bytes.len();
                 self.count(bytes.len())?;
                 match to {
+                    to if self.translation.is_some() => self.pass(cx, &bytes, to)?,
                     Sink::H2(_) if !self.has_unsent() => self.frames = bytes,
                     Sink::H2(_) => self.out.extend_from_slice(&bytes),
                     // An empty chunk would end the body.
@@ -357,8 +367,7 @@ impl Pump {
                 if let Some(trailers) = trailers {
                     self.trailers = crate::http::passable_trailers(from_map(&trailers));
                 }
-                self.finish();
-                Poll::Ready(Ok(()))
+                Poll::Ready(self.finish())
             }
         }
     }
@@ -376,22 +385,25 @@ impl Pump {
                 let trailers = read_trailers(&section, TRAILERS).ok_or(Stuck::Malformed)?;
                 self.trailers = crate::http::passable_trailers(trailers);
             }
-            self.finish();
-            Poll::Ready(Ok(()))
+            Poll::Ready(self.finish())
         })
     }
 
     fn source_ended(&mut self) -> Result<(), Stuck> {
         self.reader.end().map_err(|_| Stuck::Source)?;
-        self.finish();
-        Ok(())
+        self.finish()
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self) -> Result<(), Stuck> {
         self.complete = true;
+        if let Some(translation) = &mut self.translation {
+            let last = translation.end(&mut self.trailers).map_err(|_| Stuck::Malformed)?;
+            self.append(&last);
+        }
         if self.framing == Framing::Chunked {
             write_last_chunk(&mut self.out, (!self.trailers.is_empty()).then_some(&self.trailers));
         }
+        Ok(())
     }
 
     fn take_input(&mut self, cx: &mut Context<'_>, to: &mut Sink<'_>) -> Result<(), Stuck> {
@@ -415,8 +427,7 @@ impl Pump {
                 BodyStep::Done { consumed } => {
                     self.input = rest[consumed..].to_vec();
                     self.trailers = self.reader.take_trailers();
-                    self.finish();
-                    return Ok(());
+                    return self.finish();
                 }
             }
         }
@@ -429,10 +440,13 @@ impl Pump {
 
     /// Writes at once what can be; a chunk goes with its frame, and a head with the first of the body.
     fn pass(&mut self, cx: &mut Context<'_>, content: &[u8], to: &mut Sink<'_>) -> Result<(), Stuck> {
+        if let Some(translation) = &mut self.translation {
+            let translated = translation.piece(content).map_err(|_| Stuck::Malformed)?;
+            self.append(&translated);
+            return Ok(());
+        }
         if self.framing == Framing::Chunked {
-            write_chunk_head(&mut self.out, content.len());
-            self.out.extend_from_slice(content);
-            self.out.extend_from_slice(CHUNK_TAIL);
+            self.append(content);
             return Ok(());
         }
         let mut rest = content;
@@ -448,5 +462,16 @@ impl Pump {
         }
         self.out.extend_from_slice(rest);
         Ok(())
+    }
+
+    /// Puts content behind what is to be sent. An empty chunk would end the body.
+    fn append(&mut self, content: &[u8]) {
+        if self.framing != Framing::Chunked {
+            self.out.extend_from_slice(content);
+        } else if !content.is_empty() {
+            write_chunk_head(&mut self.out, content.len());
+            self.out.extend_from_slice(content);
+            self.out.extend_from_slice(CHUNK_TAIL);
+        }
     }
 }

@@ -43,8 +43,11 @@ impl Exchange {
     pub async fn refuse(&self, worker: &Rc<Worker>, client: &mut Client<'_>, refusal: &Refusal) -> Step {
         let go_on = self.may_go_on(client) && refusal.status != 400;
         let fields = self.named(client, &Fields::new());
-        let reply = match client {
-            Client::H2(_) | Client::H3(_) if grpc::is_call(&self.head.fields) => grpc::refusal(refusal, fields),
+        let reply = match (&*client, self.web_call()) {
+            (_, Some(web)) => grpc::refusal(refusal, &web.media(), fields),
+            (Client::H2(_) | Client::H3(_), None) if grpc::is_call(&self.head.fields) => {
+                grpc::refusal(refusal, b"application/grpc", fields)
+            }
             _ => answer::refusal(refusal, Some(&self.head.fields), fields),
         };
         self.count_handshake(worker, refusal.status, refusal.reason);
