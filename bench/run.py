@@ -28,6 +28,7 @@ SCRATCH = ROOT / "bench" / "results"
 ROUNDS = 5
 SECONDS = 1.0
 IDLE_CONNECTIONS = 10_000
+IDLE_ROUNDS = 3
 
 
 def main() -> int:
@@ -156,7 +157,7 @@ def run_rounds(
         certificate = certificates.make(Path(directory))
         turns = itertools.product(range(1, options.rounds + 1), options.work, gateways)
         for number, kind, gateway in turns:
-            if not applies(kind, gateway) or results.is_unable(kind, gateway):
+            if not applies(kind, gateway, number) or results.is_unable(kind, gateway):
                 continue
             try:
                 figures = measure_once(options, kind, gateway, programs, core, connections, certificate)
@@ -169,9 +170,11 @@ def run_rounds(
                 show(number, kind, gateway, figures)
 
 
-def applies(kind: work.Work, gateway: Gateway) -> bool:
-    """Without a gateway no memory can grow."""
-    return kind.face in gateway.speaks and not (kind.is_idle and gateway is DIRECT)
+def applies(kind: work.Work, gateway: Gateway, number: int) -> bool:
+    """Without a gateway no memory can grow; and memory is nearly the same each time, and takes long to look at."""
+    if kind.is_idle and (gateway is DIRECT or number > IDLE_ROUNDS):
+        return False
+    return kind.face in gateway.speaks
 
 
 def measure_once(

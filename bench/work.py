@@ -16,6 +16,7 @@ from gateways import Failure
 from running import PLAIN, RAW, Running
 
 Figures = dict[str, float]
+WARM_UP = 0.3
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def measure(
         command += ["--ca", str(certificate.authority)]
     if work.is_idle:
         return _measure_memory([*command, "--connections", str(connections)], gateway, connections)
-    return _measure_time([*command, "--seconds", str(seconds), "--barrier"], gateway, core)
+    return _measure_time([*command, "--seconds", str(seconds), "--warm-up", str(WARM_UP), "--barrier"], gateway, core)
 
 
 def _measure_time(command: list[str], gateway: Running, core: int) -> Figures:

@@ -6,6 +6,8 @@
 
 mod lanes;
 mod message;
+#[cfg(test)]
+mod round_trip;
 mod session;
 
 use std::sync::{Arc, Mutex, PoisonError};
