@@ -369,10 +369,15 @@ class _Writer:
                 }
                 for endpoint in upstream.endpoints
             ],
+            "limits": {"connections": upstream.limits.connections, "pending": upstream.limits.pending},
             "proxy_protocol": upstream.proxy_protocol,
             "connect_timeout": upstream.connect_timeout,
             "liveness": _liveness(upstream.liveness),
-            "pool": {"idle": upstream.pool.idle, "idle_timeout": upstream.pool.idle_timeout},
+            "pool": {
+                "idle": upstream.pool.idle,
+                "idle_timeout": upstream.pool.idle_timeout,
+                "ready": upstream.pool.ready,
+            },
             "eject": _eject(upstream.eject) if upstream.eject else None,
             "tls": self._upstream_tls(f"{at}/tls", (*path, "tls"), upstream.tls) if upstream.tls else None,
         }

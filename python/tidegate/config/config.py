@@ -26,7 +26,13 @@ from tidegate.config.options.route import (
     RewriteOptions,
     RouteTimeoutsOptions,
 )
-from tidegate.config.options.upstream import BalanceOptions, EjectOptions, EndpointOptions, PoolOptions
+from tidegate.config.options.upstream import (
+    BalanceOptions,
+    EjectOptions,
+    EndpointOptions,
+    PoolOptions,
+    UpstreamLimitsOptions,
+)
 from tidegate.config.options.websocket import CloseCodesOptions, MessagesOptions, PingOptions
 from tidegate.config.origins import OriginRule
 from tidegate.errors import Place, Problem
@@ -282,6 +288,7 @@ class Upstream:
     http2: Http2Options
     balance: Literal["round_robin", "random", "least_connections", "two_choices"] | BalanceOptions
     eject: EjectOptions | None
+    limits: UpstreamLimitsOptions
     pool: PoolOptions
     proxy_protocol: Literal["v1", "v2"] | None
     connect_timeout: int

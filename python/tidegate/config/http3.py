@@ -27,6 +27,9 @@ def check_h3_upstreams(routes: Iterable[Route], upstreams: Iterable[Upstream], f
     by_name = {upstream.name: upstream for upstream in upstreams}
     for upstream in by_name.values():
         if upstream.protocol == "h3":
+            if upstream.proxy_protocol:
+                message = "the PROXY protocol begins a TCP connection, and HTTP/3 has none"
+                findings.error((*upstream.path, "proxy_protocol"), message, "leave out one of them")
             for index in _without_tls(upstream):
                 message = f"HTTP/3 needs TLS, and '{upstream.endpoints[index].url}' has none"
                 findings.error((*upstream.path, "endpoints", index), message, EXPECTED)

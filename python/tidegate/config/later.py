@@ -43,7 +43,6 @@ LATER: tuple[Later, ...] = (
     Later("routes.*.access"),
     Later("upstreams.*.health"),
     Later("upstreams.*.discover"),
-    Later("upstreams.*.limits"),
 )
 
 

@@ -273,6 +273,7 @@ def _upstream(name: str, path: KeyPath, options: UpstreamOptions, tls: UpstreamT
         http2=options.http2,
         balance=options.balance,
         eject=options.eject,
+        limits=options.limits,
         pool=options.pool,
         proxy_protocol=options.proxy_protocol,
         connect_timeout=options.connect_timeout,

@@ -34,6 +34,9 @@ _HTTP_ONLY: tuple[KeyPath, ...] = (
 )
 """Keys of a listener that concern nothing but HTTP."""
 
+_UPSTREAM_HTTP_ONLY: tuple[KeyPath, ...] = (("protocol",), ("http2",), ("pool", "idle"), ("pool", "idle_timeout"))
+"""And of an upstream."""
+
 Share = tuple[str, KeyPath]
 """An upstream's name, and where it is written."""
 
@@ -122,9 +125,6 @@ def _check_route(route: Route, forward: Forward, upstream: Upstream, findings: F
     elif forward.kind == "http" and "tcp" in upstream.kinds:
         message = f"the upstream '{upstream.name}' speaks TCP, and a route needs HTTP"
         findings.error(at, message, "write its endpoints as http://host:port", at_key=at[-1] == upstream.name)
-    elif forward.kind == "http" and upstream.proxy_protocol:
-        message = f"the route '{route.name}' shares connections between clients, and a PROXY header names one"
-        findings.error((*upstream.path, "proxy_protocol"), message, "leave it out: X-Forwarded-For says it for each")
 
 
 def _forwards(routes: Iterable[Route]) -> Iterator[tuple[Route, Forward]]:
@@ -136,12 +136,29 @@ def _check_upstream(upstream: Upstream, findings: Findings) -> None:
         message = "some endpoints speak HTTP and some TCP: an upstream has one kind"
         findings.error((*upstream.path, "endpoints"), message, "make two upstreams of it", at_key=True)
     if upstream.kinds != {"tcp"}:
+        _check_ready(upstream, findings)
         return
-    written: object = findings.document.values["upstreams"][upstream.name]
-    for key in ("protocol", "http2", "pool"):
-        if isinstance(written, Mapping) and key in written:
-            message = f"'{key}' does nothing where the endpoints speak TCP"
-            findings.error((*upstream.path, key), message, "leave it out", at_key=True)
+    written: Any = findings.document.values["upstreams"][upstream.name]
+    for key in _UPSTREAM_HTTP_ONLY:
+        part = written.get(key[0])
+        if part is not None if len(key) == 1 else isinstance(part, Mapping) and key[1] in part:
+            message = f"'{'.'.join(map(str, key))}' does nothing where the endpoints speak TCP"
+            findings.error((*upstream.path, *key), message, "leave it out", at_key=True)
+
+
+def _check_ready(upstream: Upstream, findings: Findings) -> None:
+    """Whether what is dialled ahead for requests can serve one."""
+    pool, at = upstream.pool, (*upstream.path, "pool", "ready")
+    if pool.ready == 0 or (not upstream.kinds and pool.ready <= pool.idle):
+        return
+    if pool.ready > pool.idle:
+        findings.error(at, f"{pool.ready} are more than the {pool.idle} that 'pool.idle' keeps", "expected less")
+    elif upstream.proxy_protocol:
+        message = "with 'proxy_protocol' a connection belongs to one client, and cannot be dialled before it comes"
+        findings.error(at, message, "leave it out")
+    elif upstream.protocol in ("h2", "h3"):
+        message = f"connections of HTTP/{upstream.protocol[1]} are shared, and are not dialled ahead"
+        findings.error(at, message, "leave it out, or expected protocol: h1")
 
 
 def _check_tcp(listener: Listener, upstream: Upstream | None, at: KeyPath, findings: Findings) -> None:

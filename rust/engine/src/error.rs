@@ -101,6 +101,13 @@ pub mod refusal {
     pub const BAD_RESPONSE: Refusal = Refusal::new(502, "bad_response", "the upstream's answer is malformed");
     pub const UPSTREAM_LOST: Refusal =
         Refusal::new(502, "upstream_lost", "the upstream closed the connection before it answered");
+    pub const PENDING_FULL: Refusal =
+        Refusal::new(503, "pending_full", "the upstream has all connections that it may, and too many wait for one");
+    pub const PENDING_TIMEOUT: Refusal = Refusal::new(
+        503,
+        "pending_timeout",
+        "the upstream has all connections that it may, and none came free in time",
+    );
     pub const OVERLOAD: Refusal = Refusal::new(503, "overload", "the gateway has no room for another connection");
     pub const LISTENER_GONE: Refusal =
         Refusal::new(503, "listener_gone", "the address this connection came through is being taken away");

@@ -657,7 +657,8 @@ pub struct Upstream {
     pub http2: Http2,
     pub balance: Balance,
     pub endpoints: Vec<Endpoint>,
-    /// What the connections for TCP begin with; `null` is nothing.
+    pub limits: UpstreamLimits,
+    /// What connections begin with, to name the client; `null` is nothing.
     pub proxy_protocol: Option<ProxyVersion>,
     pub connect_timeout: u64,
     pub liveness: Liveness,
@@ -666,6 +667,16 @@ pub struct Upstream {
     pub eject: Option<Eject>,
     /// For the endpoints that want it; `null` when there are none.
     pub tls: Option<UpstreamTls>,
+}
+
+/// What an upstream may have, over all workers.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamLimits {
+    /// Connections; `null` is unlimited.
+    pub connections: Option<u64>,
+    /// Exchanges that may wait for one.
+    pub pending: u32,
 }
 
 /// What is spoken to endpoints.
@@ -790,12 +801,15 @@ pub enum Target {
     Name(String, u16),
 }
 
-/// Idle HTTP/1.1 connections to keep, per worker and endpoint.
+/// Connections without an exchange, per worker and endpoint.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
+    /// Of HTTP/1.1, kept for the next request.
     pub idle: u32,
     pub idle_timeout: u64,
+    /// Dialled ahead where there are fewer; of HTTP/1.1 they are among the idle ones.
+    pub ready: u32,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]

@@ -201,6 +201,7 @@ class H2Server:
         websockets: bool = True,
         streams: int | None = None,
         port: int = 0,
+        proxied: bool = False,
     ) -> None:
         self.settings = {h2.settings.SettingCodes(CONNECT): int(websockets)}
         if streams is not None:
@@ -211,6 +212,9 @@ class H2Server:
         """What came instead of HTTP/2, by connection."""
         self.requests: asyncio.Queue[Asked] = asyncio.Queue()
         self.context = context
+        self.named: list[bytes] = []
+        """The PROXY headers that connections began with, where it is `proxied`."""
+        self._proxied = proxied
         self._port = port
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -249,6 +253,8 @@ class H2Server:
             writer.close()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._proxied:
+            self.named.append(await reader.readuntil(b"\r\n"))
         tls: ssl.SSLObject | None = writer.get_extra_info("ssl_object")
         if tls and tls.selected_alpn_protocol() != "h2":
             return await self.talk_plain(reader, writer)

@@ -210,6 +210,11 @@ class Play:
         return await soon(self._waiting.get())
 
     @property
+    def all(self) -> list[Wire]:
+        """Those that were ever accepted."""
+        return list(self._all)
+
+    @property
     def unexpected(self) -> int:
         """Connections that nobody has asked for yet."""
         return self._waiting.qsize()

@@ -14,6 +14,7 @@ from tidegate.config.options.values import (
     Flag,
     HeaderName,
     HostName,
+    Limit,
     Number,
     Options,
     Percent,
@@ -33,6 +34,7 @@ __all__ = [
     "EndpointOptions",
     "HashOptions",
     "PoolOptions",
+    "UpstreamLimitsOptions",
     "UpstreamOptions",
     "UpstreamTlsOptions",
 ]
@@ -106,11 +108,29 @@ class EjectOptions(Options):
     at_most: Percent = Field(50, description="How many of the endpoints may be ejected at once, rounded down.")
 
 
-class PoolOptions(Options):
-    """Idle connections that are kept for the next request, for each worker and endpoint."""
+class UpstreamLimitsOptions(Options):
+    """What an upstream may have, over all workers."""
 
-    idle: Annotated[int, Field(ge=0, le=100_000), Number] = Field(64, description="How many; 0 keeps none.")
+    connections: Limit = Field(
+        None,
+        description="Connections to all of its endpoints together, idle ones among them; one of HTTP/2 counts as one. "
+        "Who comes when there are as many waits for one, first come, first served.",
+    )
+    pending: Annotated[int, Field(ge=0, le=1_000_000), Number] = Field(
+        1_024, description="How many may wait; the next one is refused at once with 503, over TCP by a reset."
+    )
+
+
+class PoolOptions(Options):
+    """Connections that carry nothing now, for each worker and endpoint."""
+
+    idle: Annotated[int, Field(ge=0, le=100_000), Number] = Field(
+        64, description="How many of HTTP/1.1 are kept for the next request; 0 keeps none."
+    )
     idle_timeout: Duration = Field(60_000, description="How long.")
+    ready: Annotated[int, Field(ge=0, le=1_000), Number] = Field(
+        0, description="So many are dialled ahead: for TCP, and for requests over HTTP/1.1, where idle ones count."
+    )
 
 
 class UpstreamTlsOptions(Options):
@@ -153,13 +173,16 @@ class UpstreamOptions(Options):
     )
     proxy_protocol: Literal["v1", "v2"] | None = Field(
         None,
-        description="Begin each connection with a PROXY header of this version, which names the client; for listeners "
-        "with `tcp`. None when left out.",
+        description="Begin each connection with a PROXY header of this version, which names the client. Then no two "
+        "clients share a connection. None when left out.",
     )
     tls: UpstreamTlsOptions = Field(
         UpstreamTlsOptions(), description="For endpoints that begin with `https://` or `tls://`."
     )
-    pool: PoolOptions = Field(PoolOptions(), description="Idle connections that are kept.")
+    limits: UpstreamLimitsOptions = Field(
+        UpstreamLimitsOptions(), description="What it may have: connections, and who waits for one."
+    )
+    pool: PoolOptions = Field(PoolOptions(), description="Connections that are kept, and dialled ahead.")
     connect_timeout: PositiveDuration = Field(5_000, description="How long a connection to one endpoint may take.")
     keepalive: Keepalive = Field(KeepaliveOptions(), description="Probes of silent TCP connections; or `never`.")
     user_timeout: UserTimeout = Field(

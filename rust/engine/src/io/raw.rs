@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::SockRef;
@@ -43,6 +44,14 @@ impl Raw {
             Self::Tcp(tcp) => tcp.local_addr().ok().map(|ours| SocketAddr::new(ours.ip().to_canonical(), ours.port())),
             Self::Unix(_) => None,
         }
+    }
+
+    /// See [`super::Stream::is_open`].
+    pub(super) fn is_open(&self) -> bool {
+        let mut asked = [PollFd::new(self, PollFlags::RDHUP)];
+        // No wait: the kernel says what it knows.
+        let ended = retry_on_intr(|| poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })));
+        ended == Ok(0)
     }
 
     /// See [`super::Stream::reset_when_dropped`].

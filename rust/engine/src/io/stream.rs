@@ -111,6 +111,15 @@ impl Stream {
         }
     }
 
+    /// Whether its peer has not ended it, whatever it has said. Only over sockets, where nobody reads meanwhile.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Raw(raw) => raw.is_open(),
+            Self::Tls(tls) => tls.raw().is_open(),
+            Self::H2(_) | Self::H3(_) | Self::Closed => false,
+        }
+    }
+
     /// Makes the connection end with a reset, for a peer that would take a FIN for the good end of what it reads. TLS
     /// needs none of this: without a `close_notify` the peer knows. Nor do HTTP/2 and HTTP/3: a stream that is dropped before its
     /// end is reset.

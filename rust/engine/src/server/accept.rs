@@ -189,7 +189,7 @@ pub async fn establish(worker: &Rc<Worker>, accepted: Accepted) -> Option<Sessio
     worker.tallies.accepted(&settings.name);
     let established = if settings.tls.is_none() && settings.proxy_protocol.is_empty() {
         let (Accepted { raw, peer, permit }, id) = (accepted, worker.shared.serial());
-        let downstream = Downstream { peer, tls: None, permit: Rc::new(permit), id };
+        let downstream = Downstream { peer, destination: None, tls: None, permit: Rc::new(permit), id };
         admit(&state, listener, id, peer, &raw).map(|()| Session::new(Stream::Raw(raw), Vec::new(), downstream))
     } else {
         // In a box, because it is some KiB, which a connection would otherwise have room for until its end.
@@ -219,7 +219,8 @@ async fn establish_on(
     admit(state, listener, id, peer, &raw)?;
     match &state.listeners[listener].tls {
         None => {
-            let session = Session::new(Stream::Raw(raw), early, Downstream { peer, tls: None, permit, id });
+            let session =
+                Session::new(Stream::Raw(raw), early, Downstream { peer, destination: None, tls: None, permit, id });
             Ok(session.addressed(destination))
         }
         Some(server) => {
@@ -238,7 +239,7 @@ async fn establish_on(
             }
             let resumed = stream.common().handshake_kind() == Some(HandshakeKind::Resumed);
             worker.tallies.tls_handshake(&settings.name, if resumed { "resumed" } else { "full" });
-            let downstream = Downstream { peer, tls: Some(facts), permit, id };
+            let downstream = Downstream { peer, destination: None, tls: Some(facts), permit, id };
             let session = Session::new(Stream::Tls(Box::new(stream)), Vec::new(), downstream);
             Ok(session.addressed(destination))
         }

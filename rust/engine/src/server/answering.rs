@@ -52,7 +52,7 @@ pub async fn respond(worker: &Rc<Worker>, client: &mut Client<'_>, exchange: &Ex
     // Bytes behind an answer were asked for by nobody: that connection is not to be trusted again.
     let Asked { link, head, upload, .. } = *asked;
     if head.keep_alive && upload.is_done() && download.input.is_empty() && head.body != BodyLength::UntilClose {
-        worker.pools.put(link, &exchange.pick_upstream().pool);
+        worker.pools.put(link, exchange.pick_upstream());
     }
     if manner.keep { Step::Next } else { Step::Close }
 }

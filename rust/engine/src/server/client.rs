@@ -2,6 +2,7 @@
 //!
 //! Over HTTP/1.1 the exchange borrows the whole connection; over HTTP/2 and HTTP/3 it has a stream of its own, which ends with it.
 
+use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use super::alarm::Alarm;
@@ -36,6 +37,14 @@ impl Client<'_> {
             Self::H1(session) => &session.downstream,
             Self::H2(request) => &request.downstream,
             Self::H3(request) => &request.downstream,
+        }
+    }
+
+    /// What it connected to.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        match self {
+            Self::H1(session) => session.connected_to(),
+            Self::H2(_) | Self::H3(_) => self.downstream().destination,
         }
     }
 

@@ -19,6 +19,8 @@ pub struct TlsFacts {
 pub struct Downstream {
     /// The client, as the PROXY header or the socket says.
     pub peer: Option<SocketAddr>,
+    /// What it connected to, where a PROXY header says it, or only this does.
+    pub destination: Option<SocketAddr>,
     pub tls: Option<TlsFacts>,
     /// Given back when the last WebSocket on the connection has gone as well.
     pub permit: Rc<Permit>,

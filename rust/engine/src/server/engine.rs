@@ -125,6 +125,9 @@ impl Engine {
             freed.notify_waiters();
             freed.notify_one();
         }
+        for upstream in self.shared.state().iter().flat_map(|state| &state.upstreams) {
+            upstream.commit();
+        }
         self.tell_all(|| Command::Reconcile);
         generation
     }
@@ -206,6 +209,10 @@ impl Engine {
             own.counter("tidegate_log_dropped_total", &[]).add(sink.dropped());
         }
         for upstream in &state.upstreams {
+            let (labels, seats) = ([("upstream", &*upstream.name)], upstream.seats());
+            own.gauge("tidegate_upstream_connections", &labels).add(seats.taken());
+            own.gauge("tidegate_upstream_pending", &labels).add(seats.waiting());
+            own.counter("tidegate_upstream_overflows_total", &labels).add(seats.overflows());
             for endpoint in upstream.endpoints() {
                 let labels = [("upstream", &*upstream.name), ("endpoint", &*endpoint.address())];
                 own.gauge("tidegate_endpoint_connections", &labels).add(endpoint.load());

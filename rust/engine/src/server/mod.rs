@@ -30,6 +30,7 @@ mod plan;
 mod presence;
 mod proxy;
 mod pump;
+mod ready;
 mod reply;
 mod resets;
 mod session;

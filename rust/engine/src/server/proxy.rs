@@ -40,7 +40,7 @@ pub struct Asked {
 pub async fn forward(worker: &Rc<Worker>, client: &mut Client<'_>, exchange: &mut Exchange) -> Step {
     // While a body goes up, only who is waited for can be late.
     let patience = exchange.forward().request_timeout.filter(|_| exchange.head.body.is_empty());
-    let (mut tries, mut held) = (tries::begin(exchange), None);
+    let (mut tries, mut held) = (tries::begin(client, exchange), None);
     let answer = match patience {
         None => Ok(ask(worker, client, exchange, &mut tries, &mut held).await),
         Some(patience) => {
@@ -53,11 +53,10 @@ pub async fn forward(worker: &Rc<Worker>, client: &mut Client<'_>, exchange: &mu
             answer
         }
     };
-    if answer.is_err() {
-        tries.failed(refusal::REQUEST_TIMEOUT.reason, &worker.shared.events);
-    }
+    let late = |_| Err(Failed::Refused(tries.late(refusal::REQUEST_TIMEOUT, &worker.shared.events)));
+    let answer = answer.unwrap_or_else(late);
     tries::end(worker, exchange, &tries);
-    match (answer.unwrap_or(Err(Failed::Refused(refusal::REQUEST_TIMEOUT))), held) {
+    match (answer, held) {
         (Ok(asked), _) | (Err(Failed::Refused(_)), Some(asked)) => {
             exchange.went_to(&asked.link);
             respond(worker, client, exchange, asked).await

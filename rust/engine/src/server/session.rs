@@ -45,8 +45,6 @@ pub struct Session {
     pub presence: Presence,
     /// For whatever its task waits for.
     pub alarm: Alarm,
-    /// What the client connected to, where a PROXY header says it.
-    pub destination: Option<SocketAddr>,
     /// It carries no HTTP: its listener is a TCP listener.
     pub is_tcp: bool,
     leaving: GateWatch,
@@ -74,13 +72,19 @@ impl From<BadHead> for Refusal {
 impl Session {
     pub fn new(stream: Stream, buffer: Vec<u8>, downstream: Downstream) -> Self {
         let (presence, alarm, leaving) = (Presence::default(), Alarm::default(), GateWatch::default());
-        let (is_tcp, destination, scan, requests) = (false, None, Scan::new(), 0);
-        Self { stream, buffer, downstream, presence, alarm, is_tcp, destination, leaving, scan, requests }
+        let (is_tcp, scan, requests) = (false, Scan::new(), 0);
+        Self { stream, buffer, downstream, presence, alarm, is_tcp, leaving, scan, requests }
     }
 
     /// The same, for a client that has connected to `destination`, if a PROXY header says so.
     pub fn addressed(self, destination: Option<SocketAddr>) -> Self {
-        Self { destination, ..self }
+        let downstream = Downstream { destination, ..self.downstream };
+        Self { downstream, ..self }
+    }
+
+    /// What the client connected to, as a PROXY header or the socket says.
+    pub fn connected_to(&self) -> Option<SocketAddr> {
+        self.downstream.destination.or_else(|| self.stream.local_address())
     }
 
     /// Waits for the next request and reads its head.

@@ -15,7 +15,7 @@ use crate::log;
 use crate::route::RouteTable;
 use crate::snapshot::{self, Action, Forward, Frames, HostMatch, HttpVersion, Respond, Snapshot};
 use crate::tls::{self, ClientTls, ServerTls};
-use crate::upstream::Upstream;
+use crate::upstream::{Kind, Upstream};
 
 /// PEM texts by the key that the snapshot names them with.
 pub type Secrets = HashMap<String, Vec<u8>>;
@@ -31,6 +31,8 @@ pub struct State {
     pub upstreams: Vec<Arc<Upstream>>,
     pub websockets: Vec<Arc<snapshot::WebSocket>>,
     pub access_log: Option<log::Sink>,
+    /// The upstreams that want connections dialled ahead, by index, and for what.
+    pub readied: Vec<(usize, Kind)>,
     by_key: hashbrown::HashMap<BindKey, usize>,
     by_name: hashbrown::HashMap<Arc<str>, usize>,
 }
@@ -107,6 +109,7 @@ impl State {
                 .collect(),
             websockets: snapshot.websockets.iter().cloned().map(Arc::new).collect(),
             access_log,
+            readied: readied(&snapshot),
             by_name: snapshot
                 .routes
                 .iter()
@@ -183,6 +186,23 @@ fn shape_faults(snapshot: &Snapshot) -> Vec<Fault> {
         }
     }
     faults
+}
+
+/// Which upstreams want connections dialled ahead, and for what.
+fn readied(snapshot: &Snapshot) -> Vec<(usize, Kind)> {
+    let forwards = snapshot.routes.iter().filter_map(|route| match &route.action {
+        Action::Forward(forward) => Some(forward),
+        Action::Redirect(_) | Action::Respond(_) => None,
+    });
+    let routed = forwards.flat_map(|forward| {
+        let connect = forward.tunnels.as_ref().and_then(|tunnels| tunnels.connect);
+        let kind = if connect == Some(snapshot::Connect::Terminate) { Kind::Bytes } else { Kind::Http };
+        forward.to.iter().map(move |share| (share.upstream, kind))
+    });
+    let carriers = snapshot.listeners.iter().filter_map(|listener| listener.tcp.as_ref());
+    let carried = carriers.flat_map(|tcp| tcp.target.shares()).map(|share| (share.upstream, Kind::Bytes));
+    let all: HashSet<(usize, Kind)> = routed.chain(carried).collect();
+    all.into_iter().filter(|(index, _)| snapshot.upstreams[*index].pool.ready > 0).collect()
 }
 
 /// The upstream of this name in the configuration before.

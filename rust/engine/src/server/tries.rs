@@ -1,23 +1,46 @@
 //! What an exchange's tries at its upstream begin with, and what is told of them at the end.
 
-use std::net::IpAddr;
+use std::any::Any;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
 
+use super::client::Client;
+use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::worker::Worker;
 use crate::balance::hash;
 use crate::http::cookie;
+use crate::io::proxy_protocol::{write_local, write_v1, write_v2};
 use crate::route;
-use crate::snapshot::{Balance, HashKey};
-use crate::upstream::{Again, Tries};
+use crate::snapshot::{Balance, HashKey, ProxyVersion};
+use crate::upstream::{Again, Introduction, Owner, Tries};
 
 /// The tries of `exchange`, none of them made yet.
-pub fn begin(exchange: &Exchange) -> Tries {
+pub fn begin(client: &Client<'_>, exchange: &Exchange) -> Tries {
     let upstream = exchange.pick_upstream();
     let key = match upstream.balance() {
         Balance::Hash(by) => key(exchange, by),
         _ => None,
     };
-    Tries::new(upstream, &exchange.forward().retry, key)
+    let forward = exchange.forward();
+    let introduction =
+        upstream.proxy_protocol.map(|version| introduce(client.downstream(), client.destination(), version));
+    // Requests with a body have no limit over all tries; the others are looked at by who makes them.
+    let patience = forward.request_timeout.filter(|_| !exchange.head.body.is_empty()).map(Duration::from_millis);
+    Tries::new(upstream, &forward.retry, key).introduced(introduction).patient(patience)
+}
+
+/// What connections of a client begin with, to name it.
+pub fn introduce(downstream: &Downstream, destination: Option<SocketAddr>, version: ProxyVersion) -> Introduction {
+    let mut header = Vec::with_capacity(64);
+    match (downstream.peer, destination, version) {
+        (Some(source), Some(destination), ProxyVersion::V1) => write_v1(&mut header, source, destination),
+        (Some(source), Some(destination), ProxyVersion::V2) => write_v2(&mut header, source, destination),
+        _ => write_local(&mut header, version),
+    }
+    let permit: Rc<dyn Any> = downstream.permit.clone();
+    Introduction { header, owner: Owner { id: downstream.id, connection: Rc::downgrade(&permit) } }
 }
 
 /// What a hash goes by; none where the request lacks it, or it is empty.

@@ -63,7 +63,7 @@ pub async fn bridge(worker: &Rc<Worker>, client: &mut Client<'_>, mut exchange: 
         None => return Step::Drop,
     };
     let patience = exchange.forward().handshake_timeout;
-    let (mut tries, mut held) = (tries::begin(&exchange), None);
+    let (mut tries, mut held) = (tries::begin(client, &exchange), None);
     let mut alarm = std::mem::take(client.alarm());
     let answered = {
         let is_tls = client.downstream().is_tls();
@@ -75,12 +75,11 @@ pub async fn bridge(worker: &Rc<Worker>, client: &mut Client<'_>, mut exchange: 
         }
     };
     *client.alarm() = alarm;
-    if matches!(answered, Some(Err(_))) {
-        tries.failed(refusal::HANDSHAKE_TIMEOUT.reason, &worker.shared.events);
-    }
+    let late = |_| Err(tries.late(refusal::HANDSHAKE_TIMEOUT, &worker.shared.events));
+    let answered = answered.map(|answered| answered.unwrap_or_else(late));
     tries::end(worker, &mut exchange, &tries);
     let Some(answered) = answered else { return exchange.abandoned(worker) };
-    match answered.unwrap_or(Err(refusal::HANDSHAKE_TIMEOUT)).or_else(|refusal| held.ok_or(refusal)) {
+    match answered.or_else(|refusal| held.ok_or(refusal)) {
         Ok(answered) if answered.opens() => accept(worker, client, exchange, &offer, answered).await,
         // To a client of HTTP/2 a 2xx says that its WebSocket is open (RFC 8441 §5).
         Ok(answered) if exchange.head.protocol.is_some() && answered.head.status < 300 => {
@@ -141,7 +140,9 @@ async fn ask(
         let reached = tries.reach(&worker.pools, wish(exchange, offer), events).await?;
         let answered = match reached {
             Reached::Link(link) => ask_endpoint(exchange, is_tls, offer, early, link).await,
-            Reached::Crossing(crossing) => Box::pin(ask_extended(exchange, is_tls, offer, crossing, tries)).await,
+            Reached::Crossing(crossing) => {
+                Box::pin(ask_extended(worker, exchange, is_tls, offer, crossing, tries)).await
+            }
         };
         match &answered {
             Ok(answered) => tries.answered(answered.head.status, events),
@@ -165,6 +166,7 @@ fn wish(exchange: &Exchange, offer: &Offer) -> Wish {
 
 /// Asks over HTTP/2 or HTTP/3; over HTTP/1.1 an endpoint that refuses this, where that will do.
 async fn ask_extended(
+    worker: &Worker,
     exchange: &mut Exchange,
     is_tls: bool,
     offer: &Offer,
@@ -179,7 +181,7 @@ async fn ask_extended(
             Ok(Answered { link, reader, head: *head, question })
         }
         Asked::OnlyOverH1(permit) => {
-            let link = tries.fall_back(permit, version).await?;
+            let link = tries.fall_back(permit, version, &worker.pools, &worker.shared.events).await?;
             ask_endpoint(exchange, is_tls, offer, &[], link).await
         }
     }

@@ -19,6 +19,7 @@ use super::leases::Leases;
 use super::listening::ListenSocket;
 use super::permit::Permit;
 use super::pipes::{self, Pipes};
+use super::ready::keep_ready;
 use super::shared::Shared;
 use super::tally::Tallies;
 use crate::error::Cause;
@@ -102,6 +103,8 @@ fn serve(runtime: &LocalRuntime, worker: &Rc<Worker>, mut commands: UnboundedRec
         tokio::task::spawn_local(keep_pipes_time(worker.clone()));
         tokio::task::spawn_local(sweep(worker.clone()));
         tokio::task::spawn_local(turns::keep());
+        tokio::task::spawn_local(answer_calls(worker.clone()));
+        tokio::task::spawn_local(keep_ready(worker.clone()));
         while let Some(command) = commands.recv().await {
             if matches!(command, Command::Stop) {
                 break;
@@ -132,6 +135,10 @@ async fn sweep(worker: Rc<Worker>) {
     }
 }
 
+async fn answer_calls(worker: Rc<Worker>) {
+    worker.pools.answer_calls().await;
+}
+
 impl Worker {
     fn obey(self: &Rc<Self>, command: Command) {
         match command {
@@ -150,6 +157,7 @@ impl Worker {
                 admission::adopt(self);
                 drain::reconcile(self);
                 pipes::reconcile(self);
+                self.pools.ahead.spent.notify_one();
             }
             Command::Drain(pace) => drain::everything(self, &pace),
             Command::DrainPipes(pace) => pipes::drain(self, pace),

@@ -14,15 +14,20 @@
 //! What ALPN has agreed on is remembered for each endpoint, and so is for ten minutes that it takes no WebSockets over
 //! HTTP/2 or HTTP/3.
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::crossing::Crossing;
-use super::dial::{dial, has_agreed_on_h2};
+use super::dial::{dial, has_agreed_on_h2, introduce};
+use super::pool::{self, BYTES, Kept, Owner};
+use super::seats::{Seat, Served};
 use super::trunk::{Place, Trunk};
 use super::trunks::{Dialled, Found, Whom};
 use super::{Endpoint, Link, Permit, Pools, Speaks, Upstream, quic};
 use crate::error::{Refusal, refusal};
 use crate::io::Stream;
+use crate::log::Events;
 use crate::snapshot::{HttpVersion, Protocol};
 use crate::tls::{Alpn, ClientTls};
 
@@ -79,13 +84,39 @@ enum Tongue {
     },
 }
 
+/// What all tries of an exchange have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trip<'t> {
+    pub pools: &'t Pools,
+    pub events: &'t Events,
+    pub introduction: Option<&'t Introduction>,
+    /// How long it may wait for a seat; none where somebody else looks at the time.
+    pub patience: Option<Duration>,
+    pub seating: &'t Seating,
+}
+
+/// How an exchange stands with the seats of its upstream.
+#[derive(Debug, Default)]
+pub(super) struct Seating {
+    /// Of a connection that came to nothing: it does for the next one.
+    pub spare: RefCell<Option<Seat>>,
+    /// Whether it waits for one: then nobody else is late.
+    pub is_waiting: Cell<bool>,
+}
+
+/// What a connection begins with that names its client, and whose it is therefore.
+#[derive(Clone, Debug)]
+pub struct Introduction {
+    pub header: Vec<u8>,
+    pub owner: Owner,
+}
+
 /// An endpoint on the way to it.
 struct Way<'w> {
     endpoint: &'w Arc<Endpoint>,
     tls: Option<&'w Arc<ClientTls>>,
     wish: Wish,
-    /// What a connection for bytes begins with.
-    preamble: &'w [u8],
+    trip: &'w Trip<'w>,
 }
 
 impl Upstream {
@@ -93,21 +124,23 @@ impl Upstream {
     pub(super) async fn connect(
         &self,
         endpoint: &Arc<Endpoint>,
-        pools: &Pools,
         wish: Wish,
-        preamble: &[u8],
+        trip: &Trip<'_>,
     ) -> Result<Reached, Refusal> {
-        let tls = self.tls.as_ref().filter(|_| endpoint.tls.is_some());
-        let way = Way { endpoint, tls, wish, preamble };
+        let way = Way { endpoint, tls: self.tls_to(endpoint), wish, trip };
         // The permit comes first, so that choices made while we dial see the load that is on its way.
         let permit = Permit::new(endpoint.clone());
         match self.tongue(&way) {
             Tongue::Any => self.dial_bytes(&way, permit).await,
-            Tongue::H1 => self.over_h1(&way, pools, permit).await,
+            Tongue::H1 => self.over_h1(&way, permit).await,
             // In boxes: they are large, and whoever asks an endpoint of HTTP/1.1 would move the room for them about as well.
-            Tongue::Either => Box::pin(self.over_either(&way, pools, permit)).await,
-            Tongue::Shared { version, or_h1 } => Box::pin(self.over_trunk(&way, pools, permit, version, or_h1)).await,
+            Tongue::Either => Box::pin(self.over_either(&way, permit)).await,
+            Tongue::Shared { version, or_h1 } => Box::pin(self.over_trunk(&way, permit, version, or_h1)).await,
         }
+    }
+
+    pub(super) fn tls_to(&self, endpoint: &Endpoint) -> Option<&Arc<ClientTls>> {
+        self.tls.as_ref().filter(|_| endpoint.tls.is_some())
     }
 
     fn tongue(&self, way: &Way<'_>) -> Tongue {
@@ -134,42 +167,71 @@ impl Upstream {
     }
 
     async fn dial_bytes(&self, way: &Way<'_>, permit: Permit) -> Result<Reached, Refusal> {
-        let stream = dial(way.endpoint, way.tls, Alpn::Nothing, way.preamble, &self.terms).await?;
-        Ok(way.link(stream, permit, false))
+        if let Some((stream, seat)) = self.ready(way).await {
+            return Ok(way.link(stream, permit.seated(seat), false));
+        }
+        let (stream, seat) = self.dial(way, Alpn::Nothing).await?;
+        Ok(way.link(stream, permit.seated(seat), false))
     }
 
-    async fn over_h1(&self, way: &Way<'_>, pools: &Pools, permit: Permit) -> Result<Reached, Refusal> {
-        if let Some(stream) = way.kept(pools) {
-            return Ok(way.link(stream, permit, true));
+    /// A connection for bytes that was dialled ahead, and has said who comes.
+    async fn ready(&self, way: &Way<'_>) -> Option<(Stream, Seat)> {
+        if self.pool.ready == 0 {
+            return None;
         }
-        match dial(way.endpoint, way.tls, Alpn::H1, &[], &self.terms).await {
-            Ok(stream) => Ok(way.link(stream, permit, false)),
+        let (endpoint, tls, _) = way.key();
+        let Kept { stream, seat, .. } = way.trip.pools.take(&(endpoint, tls, BYTES))?;
+        way.trip.pools.ahead.spent.notify_one();
+        let Some(introduction) = way.trip.introduction else { return Some((stream, seat)) };
+        match introduce(stream, way.endpoint, way.tls, Alpn::Nothing, &introduction.header, &self.terms).await {
+            Ok(stream) => Some((stream, seat)),
+            Err(_) => {
+                way.trip.seating.spare.replace(Some(seat));
+                None
+            }
+        }
+    }
+
+    async fn over_h1(&self, way: &Way<'_>, permit: Permit) -> Result<Reached, Refusal> {
+        if let Some(kept) = way.kept() {
+            return Ok(way.link(kept.stream, permit.seated(kept.seat), true));
+        }
+        let seat = match self.seat(way, way.may_be_kept()).await? {
+            Served::Kept(kept) => return Ok(way.link(kept.stream, permit.seated(kept.seat), true)),
+            Served::Seat(seat) => seat,
+        };
+        match self.dial_seated(way, Alpn::H1, seat).await {
+            Ok((stream, seat)) => Ok(way.link(stream, permit.seated(seat), false)),
             Err(refusal) if refusal == refusal::UPSTREAM_PROTOCOL && self.protocol_of(way.wish) == Protocol::Auto => {
                 way.endpoint.learn(Speaks::OnlyH2);
-                Box::pin(self.over_trunk(way, pools, permit, HttpVersion::H2, false)).await
+                Box::pin(self.over_trunk(way, permit, HttpVersion::H2, false)).await
             }
             Err(refusal) => Err(refusal),
         }
     }
 
     /// What ALPN agrees on; what it did last is looked for first.
-    async fn over_either(&self, way: &Way<'_>, pools: &Pools, permit: Permit) -> Result<Reached, Refusal> {
+    async fn over_either(&self, way: &Way<'_>, permit: Permit) -> Result<Reached, Refusal> {
+        let trunks = &way.trip.pools.trunks;
         if way.endpoint.speaks() != Speaks::H1 {
-            match pools.trunks.place(self.whom(way, HttpVersion::H2), self.dial_trunk(way, Alpn::Either)).await? {
+            match trunks.place(self.whom(way, HttpVersion::H2), self.dial_trunk(way, Alpn::Either)).await? {
                 Found::Place(place) => return Ok(crossing(place, permit, false)),
-                Found::Stream(stream) => return Ok(way.link(stream, permit, false)),
+                Found::Stream(stream, seat) => return Ok(way.link(stream, permit.seated(seat), false)),
                 Found::OnlyH1 => {}
             }
         }
-        if let Some(stream) = way.kept(pools) {
-            return Ok(way.link(stream, permit, true));
+        if let Some(kept) = way.kept() {
+            return Ok(way.link(kept.stream, permit.seated(kept.seat), true));
         }
+        let seat = match self.seat(way, way.may_be_kept()).await? {
+            Served::Kept(kept) => return Ok(way.link(kept.stream, permit.seated(kept.seat), true)),
+            Served::Seat(seat) => seat,
+        };
+        way.trip.seating.spare.replace(Some(seat));
         match self.dial_trunk(way, Alpn::Either).await? {
-            Dialled::Stream(stream) => Ok(way.link(stream, permit, false)),
+            Dialled::Stream(stream, seat) => Ok(way.link(stream, permit.seated(seat), false)),
             // It has changed its mind.
-            Dialled::Trunk(trunk) => {
-                Ok(crossing(pools.trunks.add(self.whom(way, HttpVersion::H2), trunk)?, permit, false))
-            }
+            Dialled::Trunk(trunk) => Ok(crossing(trunks.add(self.whom(way, HttpVersion::H2), trunk)?, permit, false)),
         }
     }
 
@@ -177,24 +239,24 @@ impl Upstream {
     async fn over_trunk(
         &self,
         way: &Way<'_>,
-        pools: &Pools,
         permit: Permit,
         version: HttpVersion,
         or_h1: bool,
     ) -> Result<Reached, Refusal> {
-        let found = pools.trunks.place(self.whom(way, version), self.dial_shared(way, version, or_h1)).await;
+        let trunks = &way.trip.pools.trunks;
+        let found = trunks.place(self.whom(way, version), self.dial_shared(way, version, or_h1)).await;
         match found {
             Ok(Found::Place(place)) if !way.needs_extended() || place.takes_websockets() => {
                 Ok(crossing(place, permit, or_h1))
             }
             Ok(Found::Place(_)) if !or_h1 => Err(refusal::UPSTREAM_WEBSOCKET),
-            Ok(Found::Stream(stream)) => {
+            Ok(Found::Stream(stream, seat)) => {
                 way.endpoint.fall_back(version);
-                Ok(way.link(stream, permit, false))
+                Ok(way.link(stream, permit.seated(seat), false))
             }
-            Ok(Found::Place(_) | Found::OnlyH1) => self.fall_back(permit, version).await.map(Reached::Link),
+            Ok(Found::Place(_) | Found::OnlyH1) => self.fall_back(permit, version, way.trip).await.map(Reached::Link),
             Err(refusal) if or_h1 && is_of_version(version, &refusal) => {
-                self.fall_back(permit, version).await.map(Reached::Link)
+                self.fall_back(permit, version, way.trip).await.map(Reached::Link)
             }
             Err(refusal) => {
                 // It may have come to speak something else.
@@ -205,37 +267,103 @@ impl Upstream {
     }
 
     /// HTTP/1.1 to an endpoint that takes no WebSockets over this version, now and for a while.
-    pub(super) async fn fall_back(&self, permit: Permit, version: HttpVersion) -> Result<Link, Refusal> {
-        let endpoint = permit.endpoint();
-        let tls = self.tls.as_ref().filter(|_| endpoint.tls.is_some());
-        let stream = dial(endpoint, tls, Alpn::H1, &[], &self.terms).await?;
+    pub(super) async fn fall_back(
+        &self,
+        permit: Permit,
+        version: HttpVersion,
+        trip: &Trip<'_>,
+    ) -> Result<Link, Refusal> {
+        let endpoint = permit.endpoint().clone();
+        let way = Way { endpoint: &endpoint, tls: self.tls_to(&endpoint), wish: Wish::WebSocket { over: None }, trip };
+        let (stream, seat) = self.dial(&way, Alpn::H1).await?;
         endpoint.fall_back(version);
-        Ok(Link { stream, permit, tls: tls.cloned(), reused: false })
+        Ok(way.own_link(stream, permit.seated(seat), false))
     }
 
-    fn whom<'w>(&self, way: &Way<'w>, version: HttpVersion) -> Whom<'w> {
-        let (endpoint, tls, websockets) = (way.endpoint, way.tls, !way.is_request());
-        Whom { endpoint, tls, version, websockets, idle_timeout: self.pool.idle_timeout }
+    /// A new connection that has a seat.
+    async fn dial(&self, way: &Way<'_>, alpn: Alpn) -> Result<(Stream, Seat), Refusal> {
+        match self.seat(way, false).await? {
+            Served::Seat(seat) => self.dial_seated(way, alpn, seat).await,
+            Served::Kept(_) => Err(refusal::PENDING_FULL),
+        }
+    }
+
+    async fn dial_seated(&self, way: &Way<'_>, alpn: Alpn, seat: Seat) -> Result<(Stream, Seat), Refusal> {
+        let preamble = way.trip.introduction.map_or(&[][..], |introduction| &introduction.header);
+        match dial(way.endpoint, way.tls, alpn, preamble, &self.terms).await {
+            Ok(stream) => Ok((stream, seat)),
+            Err(refusal) => {
+                way.trip.seating.spare.replace(Some(seat));
+                Err(refusal)
+            }
+        }
+    }
+
+    /// A seat for a new connection; or a kept one in its place, where that will do.
+    async fn seat(&self, way: &Way<'_>, or_kept: bool) -> Result<Served, Refusal> {
+        let seat = way.trip.seating.spare.take().or_else(|| self.seats.take());
+        match seat {
+            Some(seat) => Ok(Served::Seat(seat)),
+            // In a box: few need it.
+            None => Box::pin(self.wait_for_seat(way, or_kept)).await,
+        }
+    }
+
+    async fn wait_for_seat(&self, way: &Way<'_>, or_kept: bool) -> Result<Served, Refusal> {
+        let Trip { pools, events, seating, patience, .. } = way.trip;
+        pools.give_up_one(&self.seats);
+        if let Some(seat) = self.seats.take() {
+            return Ok(Served::Seat(seat));
+        }
+        let place = or_kept.then(|| pools.place(way.key()));
+        seating.is_waiting.set(true);
+        let served = self.seats.wait(place, &pools.handed, *patience).await;
+        seating.is_waiting.set(false);
+        served.inspect_err(|refusal| {
+            if *refusal == refusal::PENDING_FULL {
+                self.seats.overflowed(&self.name, events);
+            }
+        })
+    }
+
+    fn whom<'w>(&'w self, way: &'w Way<'w>, version: HttpVersion) -> Whom<'w> {
+        let (endpoint, tls, owner, websockets) = (way.endpoint, way.tls, way.owner(), !way.is_request());
+        let (seats, caller, idle_timeout) = (&self.seats, way.trip.pools.caller(), self.pool.idle_timeout);
+        Whom { endpoint, tls, owner, seats, caller, version, websockets, idle_timeout }
     }
 
     async fn dial_shared(&self, way: &Way<'_>, version: HttpVersion, or_h1: bool) -> Result<Dialled, Refusal> {
         if version != HttpVersion::H3 {
             return self.dial_trunk(way, if or_h1 { Alpn::Either } else { Alpn::H2 }).await;
         }
-        let dialled = quic::dial(way.endpoint, way.tls, &self.http2, self.terms.patience).await?;
-        let trunk = Trunk::begin_h3(dialled, &self.http2, !way.is_request()).await;
+        if way.trip.introduction.is_some() {
+            // There is no PROXY protocol over QUIC.
+            return Err(refusal::UPSTREAM_PROTOCOL);
+        }
+        let Served::Seat(seat) = self.seat(way, false).await? else { return Err(refusal::PENDING_FULL) };
+        let dialled = match quic::dial(way.endpoint, way.tls, &self.http2, self.terms.patience).await {
+            Ok(dialled) => dialled,
+            Err(refusal) => {
+                way.trip.seating.spare.replace(Some(seat));
+                return Err(refusal);
+            }
+        };
+        let trunk = Trunk::begin_h3(dialled, &self.http2, !way.is_request(), seat).await;
         trunk.map(Dialled::Trunk).ok_or(refusal::UPSTREAM_PROTOCOL)
     }
 
     async fn dial_trunk(&self, way: &Way<'_>, alpn: Alpn) -> Result<Dialled, Refusal> {
-        let stream = dial(way.endpoint, way.tls, alpn, &[], &self.terms).await?;
+        let (stream, seat) = self.dial(way, alpn).await?;
         let is_h2 = way.tls.is_none() || has_agreed_on_h2(&stream);
         if alpn == Alpn::Either {
             way.endpoint.learn(if is_h2 { Speaks::H2 } else { Speaks::H1 });
         }
         match (is_h2, alpn) {
-            (true, _) => Trunk::begin(stream, &self.http2).await.map(Dialled::Trunk).ok_or(refusal::UPSTREAM_PROTOCOL),
-            (false, Alpn::Either) => Ok(Dialled::Stream(stream)),
+            (true, _) => {
+                let trunk = Trunk::begin(stream, &self.http2, seat).await;
+                trunk.map(Dialled::Trunk).ok_or(refusal::UPSTREAM_PROTOCOL)
+            }
+            (false, Alpn::Either) => Ok(Dialled::Stream(stream, seat)),
             (false, _) => Err(refusal::UPSTREAM_PROTOCOL),
         }
     }
@@ -251,13 +379,34 @@ impl Way<'_> {
         matches!(self.wish, Wish::WebSocket { .. })
     }
 
-    /// A connection of HTTP/1.1 that was kept.
-    fn kept(&self, pools: &Pools) -> Option<Stream> {
-        matches!(self.wish, Wish::Request { kept: true }).then(|| pools.take(self.endpoint, self.tls)).flatten()
+    fn owner(&self) -> Option<&Owner> {
+        self.trip.introduction.map(|introduction| &introduction.owner)
+    }
+
+    /// What kept connections to it are found by.
+    fn key(&self) -> pool::Key {
+        pool::key(self.endpoint, self.tls, self.owner())
+    }
+
+    /// Whether a connection of HTTP/1.1 will do that was kept.
+    fn may_be_kept(&self) -> bool {
+        matches!(self.wish, Wish::Request { kept: true })
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        let kept = self.may_be_kept().then(|| self.trip.pools.take(&self.key())).flatten()?;
+        if kept.is_unused() {
+            self.trip.pools.ahead.spent.notify_one();
+        }
+        Some(kept)
     }
 
     fn link(&self, stream: Stream, permit: Permit, reused: bool) -> Reached {
-        Reached::Link(Link { stream, permit, tls: self.tls.cloned(), reused })
+        Reached::Link(self.own_link(stream, permit, reused))
+    }
+
+    fn own_link(&self, stream: Stream, permit: Permit, reused: bool) -> Link {
+        Link { stream, permit, tls: self.tls.cloned(), owner: self.owner().cloned(), reused }
     }
 }
 

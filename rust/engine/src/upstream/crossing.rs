@@ -105,7 +105,7 @@ impl Awaited {
             Opened::H2(opened) => Stream::H2(Box::new(opened.into_stream()?.with(place))),
             Opened::H3(opened) => Stream::H3(Box::new(opened.into_stream(self.is_connect)?.with(place))),
         };
-        Some(Link { stream, permit, tls: None, reused })
+        Some(Link { stream, permit, tls: None, owner: None, reused })
     }
 }
 

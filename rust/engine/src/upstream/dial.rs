@@ -42,6 +42,34 @@ pub async fn dial(
     dialled.inspect_err(|_| endpoint.count_failure())
 }
 
+/// Makes what [`dial`] would have made of a connection that was dialled ahead and could not say who comes: says
+/// `preamble`, and then TLS where the endpoint wants it.
+///
+/// # Errors
+/// The refusal for the client, if no other connection can be had.
+pub async fn introduce(
+    stream: Stream,
+    endpoint: &Endpoint,
+    tls: Option<&Arc<ClientTls>>,
+    alpn: Alpn,
+    preamble: &[u8],
+    terms: &Terms,
+) -> Result<Stream, Refusal> {
+    let Stream::Raw(raw) = stream else { return Err(refusal::CONNECT_FAILED) };
+    let introduced = timeout(terms.patience, begin(raw, endpoint, tls, alpn, preamble)).await;
+    introduced.unwrap_or(Err(refusal::CONNECT_TIMEOUT))
+}
+
+/// Connects to `endpoint` and says nothing.
+///
+/// # Errors
+/// As [`dial`].
+pub async fn connect_only(endpoint: &Endpoint, terms: &Terms) -> Result<Stream, Refusal> {
+    let connected = timeout(terms.patience, connect(&endpoint.target, &terms.liveness)).await;
+    let connected = connected.map_or(Err(refusal::CONNECT_TIMEOUT), |raw| raw.map_err(|error| explain(&error)));
+    connected.map(Stream::Raw).inspect_err(|_| endpoint.count_failure())
+}
+
 /// Whether TLS has agreed on HTTP/2.
 pub fn has_agreed_on_h2(stream: &Stream) -> bool {
     matches!(stream, Stream::Tls(tls) if tls.common().alpn_protocol() == Some(H2))
@@ -54,7 +82,17 @@ async fn establish(
     preamble: &[u8],
     liveness: &Liveness,
 ) -> Result<Stream, Refusal> {
-    let mut raw = connect(&endpoint.target, liveness).await.map_err(|error| explain(&error))?;
+    let raw = connect(&endpoint.target, liveness).await.map_err(|error| explain(&error))?;
+    begin(raw, endpoint, tls, alpn, preamble).await
+}
+
+async fn begin(
+    mut raw: Raw,
+    endpoint: &Endpoint,
+    tls: Option<&Arc<ClientTls>>,
+    alpn: Alpn,
+    preamble: &[u8],
+) -> Result<Stream, Refusal> {
     if !preamble.is_empty() {
         raw.write_all(preamble).await.map_err(|error| explain(&error))?;
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
+use super::seats::Seat;
 use crate::balance::Health;
 use crate::io::clock::{self, Millis};
 use crate::snapshot::{self, HttpVersion, PeerName, Target};
@@ -124,22 +125,35 @@ impl Endpoint {
     }
 }
 
+/// An exchange's place: in an endpoint's load, and in its upstream where its connection is its own.
+#[derive(Debug)]
+pub struct Permit {
+    load: Load,
+    /// None on a stream of a connection that others use too.
+    pub seat: Option<Seat>,
+}
+
 /// A place in an endpoint's load, given back when dropped.
 #[derive(Debug)]
-pub struct Permit(Arc<Endpoint>);
+struct Load(Arc<Endpoint>);
 
 impl Permit {
     pub fn new(endpoint: Arc<Endpoint>) -> Self {
         endpoint.load.fetch_add(1, Relaxed);
-        Self(endpoint)
+        Self { load: Load(endpoint), seat: None }
     }
 
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
+        &self.load.0
+    }
+
+    /// The same, for a connection that has this seat.
+    pub fn seated(self, seat: Seat) -> Self {
+        Self { seat: Some(seat), ..self }
     }
 }
 
-impl Drop for Permit {
+impl Drop for Load {
     fn drop(&mut self) {
         self.0.load.fetch_sub(1, Relaxed);
     }

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::HeadError;
+use super::seats::Seat;
 use crate::io::h2::{H2, Transport};
 use crate::io::{SCRATCH_SIZE, Stream};
 use crate::snapshot::Http2;
@@ -37,13 +38,13 @@ pub struct Carrier(SendRequest<Bytes>);
 
 impl Carrier {
     /// Begins to speak HTTP/2. None where the peer does not.
-    pub async fn begin(stream: Stream, http2: &Http2) -> Option<Self> {
+    pub async fn begin(stream: Stream, http2: &Http2, seat: Seat) -> Option<Self> {
         let transport = Transport::new(stream, Vec::new());
         let (requests, mut connection) = builder(http2).handshake(transport.clone()).await.ok()?;
         transport.defer();
         let pings = connection.ping_pong()?;
         let (settled, settles) = oneshot::channel();
-        tokio::task::spawn_local(drive(connection, transport, pings, settled));
+        tokio::task::spawn_local(drive(connection, transport, pings, settled, seat));
         // Else it is asked what there is to know now.
         let _ = timeout(SETTINGS_PATIENCE, settles).await;
         Some(Self(requests))
@@ -133,12 +134,13 @@ fn builder(http2: &Http2) -> Builder {
     builder
 }
 
-/// Until the connection has ended, or its peer has vanished: then dropping it tells its streams.
+/// Until the connection has ended and gives its seat back, or its peer has vanished: then dropping it tells its streams.
 async fn drive(
     mut connection: Connection<Transport, Bytes>,
     transport: Transport,
     pings: PingPong,
     settled: oneshot::Sender<()>,
+    _seat: Seat,
 ) {
     let ended = poll_fn(|cx| {
         let ended = Pin::new(&mut connection).poll(cx);

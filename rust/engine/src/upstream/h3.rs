@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::HeadError;
 use super::h2::SETTINGS_PATIENCE;
+use super::seats::Seat;
 use crate::http::h3::code::Code;
 use crate::http::h3::control::Speaker;
 use crate::http::h3::head::{read_response, write_request};
@@ -44,11 +45,12 @@ pub type Lane = (SendStream, RecvStream);
 impl Carrier {
     /// Begins to speak HTTP/3; `websockets`: it must be known whether the server takes them. None where the connection is
     /// lost.
-    pub async fn begin(endpoint: Endpoint, connection: Connection, websockets: bool) -> Option<Self> {
+    pub async fn begin(endpoint: Endpoint, connection: Connection, websockets: bool, seat: Seat) -> Option<Self> {
         let control = Control::open(&connection, HEAD_LIMIT as u64, false).await?;
         let (peer, undelivered) = (Peer::new(Speaker::Server), Undelivered::default());
         let (needed, over) = oneshot::channel();
-        let driver = Driver { endpoint, quic: Quic::new(connection), peer, undelivered, _control: control };
+        let driver =
+            Driver { endpoint, quic: Quic::new(connection), peer, undelivered, _control: control, _seat: seat };
         let carrier = Self {
             quic: driver.quic.clone(),
             peer: driver.peer.clone(),
@@ -109,6 +111,8 @@ struct Driver {
     undelivered: Undelivered,
     /// Must not end before the connection does (RFC 9114 §6.2.1).
     _control: Control,
+    /// Given back when the connection has ended.
+    _seat: Seat,
 }
 
 impl Driver {

@@ -9,6 +9,8 @@ mod h3;
 mod pool;
 mod quic;
 mod read;
+mod ready;
+mod seats;
 mod tries;
 mod trunk;
 mod trunks;
@@ -20,12 +22,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-pub use self::connect::{Reached, Wish};
+pub use self::connect::{Introduction, Reached, Wish};
 pub use self::crossing::{Awaited, Crossing, Question};
 use self::dial::Terms;
 pub use self::endpoint::{Endpoint, Permit, Speaks};
-pub use self::pool::Pools;
+pub use self::pool::{Owner, Pools};
 pub use self::read::{HeadError, ResponseReader};
+pub use self::ready::Kind;
+use self::seats::Seats;
 pub use self::tries::{Again, Tries};
 pub use self::trunk::{Opened, Place};
 use crate::balance::{self, Candidates, Choice, Cursor};
@@ -42,8 +46,10 @@ pub struct Upstream {
     protocol: snapshot::Protocol,
     http2: snapshot::Http2,
     terms: Terms,
+    limits: snapshot::UpstreamLimits,
     pub pool: snapshot::Pool,
     pub proxy_protocol: Option<snapshot::ProxyVersion>,
+    seats: Arc<Seats>,
     tls: Option<Arc<ClientTls>>,
     eject: Option<snapshot::Eject>,
     ejections: Arc<Ejections>,
@@ -77,6 +83,8 @@ pub struct Link {
     pub permit: Permit,
     /// The TLS it was made with, if any.
     pub tls: Option<Arc<ClientTls>>,
+    /// Whose it is, where it has named a client.
+    pub owner: Option<Owner>,
     /// It has carried exchanges before: its peer may close it at any moment.
     pub reused: bool,
 }
@@ -102,8 +110,10 @@ impl Upstream {
             protocol: upstream.protocol,
             http2: upstream.http2,
             terms: Terms { patience: Duration::from_millis(upstream.connect_timeout), liveness: upstream.liveness },
+            limits: upstream.limits,
             pool: upstream.pool,
             proxy_protocol: upstream.proxy_protocol,
+            seats: previous.map_or_else(Arc::default, |previous| previous.seats.clone()),
             tls,
             eject: upstream.eject,
             ejections: previous.map_or_else(Arc::default, |previous| previous.ejections.clone()),
@@ -114,6 +124,16 @@ impl Upstream {
     /// The TLS towards its endpoints, for the next configuration.
     pub fn tls(&self) -> Option<&Arc<ClientTls>> {
         self.tls.as_ref()
+    }
+
+    /// The connections that it has and may have.
+    pub fn seats(&self) -> &Arc<Seats> {
+        &self.seats
+    }
+
+    /// Its limits hold from now on.
+    pub fn commit(&self) {
+        self.seats.set_limits(&self.limits);
     }
 
     /// Replaces the endpoints; those that stay keep their load.

@@ -12,7 +12,9 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::connect::{Introduction, Seating, Trip};
 use super::{Endpoint, Group, Link, Permit, Pools, Reached, Upstream, Wish};
 use crate::error::{Refusal, refusal};
 use crate::log::Events;
@@ -34,8 +36,11 @@ pub struct Tries {
     group: Arc<Group>,
     rules: Retry,
     key: Option<u64>,
-    /// What connections for bytes begin with.
-    preamble: Vec<u8>,
+    /// What connections begin with.
+    introduction: Option<Introduction>,
+    seating: Seating,
+    /// How long all of them together may wait for a seat.
+    patience: Option<Duration>,
     tried: Vec<bool>,
     made: u32,
     /// Index of the endpoint of the last try.
@@ -56,7 +61,9 @@ impl Tries {
             group,
             rules,
             key,
-            preamble: Vec::new(),
+            introduction: None,
+            seating: Seating::default(),
+            patience: None,
             tried,
             made: 0,
             last: None,
@@ -65,14 +72,14 @@ impl Tries {
         }
     }
 
-    /// The same, with what connections for bytes begin with.
-    pub fn with_preamble(self, preamble: Vec<u8>) -> Self {
-        Self { preamble, ..self }
+    /// The same, over connections that name the client.
+    pub fn introduced(self, introduction: Option<Introduction>) -> Self {
+        Self { introduction, ..self }
     }
 
-    /// Gives connections for bytes this to begin with, from now on.
-    pub fn begin_with(&mut self, preamble: Vec<u8>) {
-        self.preamble = preamble;
+    /// The same, waiting for a connection so long at most; for as long as the caller likes where that is not said.
+    pub fn patient(self, patience: Option<Duration>) -> Self {
+        Self { patience, ..self }
     }
 
     /// How many were made.
@@ -96,8 +103,14 @@ impl Tries {
                 Wish::Request { .. } => Wish::Request { kept: self.again.last() != Some(&Again::Kept) },
                 wish => wish,
             };
-            match self.upstream.connect(&self.group.endpoints[index], pools, wish, &self.preamble).await {
-                Ok(reached) => return Ok(reached),
+            match self.upstream.connect(&self.group.endpoints[index], wish, &self.trip(pools, events)).await {
+                Ok(reached) => {
+                    self.seating.spare.take();
+                    return Ok(reached);
+                }
+                Err(refusal) if refusal == refusal::PENDING_FULL || refusal == refusal::PENDING_TIMEOUT => {
+                    return Err(refusal);
+                }
                 Err(refusal) => failure = refusal,
             }
             if failure != refusal::OVERLOAD {
@@ -108,7 +121,23 @@ impl Tries {
             }
             self.why = Some(Again::Connect);
         }
+        self.seating.spare.take();
         Err(failure)
+    }
+
+    fn trip<'t>(&'t self, pools: &'t Pools, events: &'t Events) -> Trip<'t> {
+        let (introduction, patience, seating) = (self.introduction.as_ref(), self.patience, &self.seating);
+        Trip { pools, events, introduction, patience, seating }
+    }
+
+    /// All of them together have taken too long. Returns what to say of it: `refusal`, for which the endpoint of the last
+    /// try is blamed, unless it was a connection that was waited for.
+    pub fn late(&self, refusal: Refusal, events: &Events) -> Refusal {
+        if self.seating.is_waiting.get() {
+            return refusal::PENDING_TIMEOUT;
+        }
+        self.failed(refusal.reason, events);
+        refusal
     }
 
     /// A new connection to the endpoint of the next try, for bytes that are not looked at.
@@ -127,8 +156,14 @@ impl Tries {
     ///
     /// # Errors
     /// The refusal for the client.
-    pub async fn fall_back(&self, permit: Permit, version: HttpVersion) -> Result<Link, Refusal> {
-        self.upstream.fall_back(permit, version).await
+    pub async fn fall_back(
+        &self,
+        permit: Permit,
+        version: HttpVersion,
+        pools: &Pools,
+        events: &Events,
+    ) -> Result<Link, Refusal> {
+        self.upstream.fall_back(permit, version, &self.trip(pools, events)).await
     }
 
     /// The endpoint of the last try has answered; statuses that say it cannot serve are failures.

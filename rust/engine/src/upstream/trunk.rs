@@ -11,6 +11,7 @@ use std::rc::Rc;
 use http::Request;
 use quinn::{Connection, Endpoint};
 
+use super::seats::Seat;
 use super::{h2, h3};
 use crate::io::Stream;
 use crate::io::clock::{self, Millis};
@@ -56,8 +57,8 @@ pub struct Place {
 
 impl Trunk {
     /// Begins to speak HTTP/2. None where the peer does not.
-    pub async fn begin(stream: Stream, http2: &Http2) -> Option<Rc<Self>> {
-        h2::Carrier::begin(stream, http2).await.and_then(|carrier| Self::new(Carrier::H2(carrier), http2))
+    pub async fn begin(stream: Stream, http2: &Http2, seat: Seat) -> Option<Rc<Self>> {
+        h2::Carrier::begin(stream, http2, seat).await.and_then(|carrier| Self::new(Carrier::H2(carrier), http2))
     }
 
     /// Begins to speak HTTP/3; `websockets`: it must be known whether the peer takes them. None where it does not.
@@ -65,8 +66,9 @@ impl Trunk {
         (endpoint, connection): (Endpoint, Connection),
         http2: &Http2,
         websockets: bool,
+        seat: Seat,
     ) -> Option<Rc<Self>> {
-        let carrier = h3::Carrier::begin(endpoint, connection, websockets).await?;
+        let carrier = h3::Carrier::begin(endpoint, connection, websockets, seat).await?;
         Self::new(Carrier::H3(carrier), http2)
     }
 

@@ -12,6 +12,8 @@ use hashbrown::HashMap;
 use tokio::sync::watch;
 
 use super::Endpoint;
+use super::pool::{self, Owner};
+use super::seats::{Caller, Seat, Seats};
 use super::trunk::{Place, Trunk};
 use crate::error::{Refusal, refusal};
 use crate::io::Stream;
@@ -22,9 +24,8 @@ use crate::tls::ClientTls;
 /// WebSockets use another trunk before one is filled by more than this part, while there are fewer than so many.
 const SPREAD: usize = 4;
 
-/// The addresses in memory of the endpoint and of its TLS, as in [`super::Pools`]; what is spoken; and whether WebSockets
-/// use it.
-type Key = (usize, usize, HttpVersion, bool);
+/// As in [`super::Pools`]; what is spoken; and whether WebSockets use it.
+type Key = (pool::Key, HttpVersion, bool);
 
 /// Connections of HTTP/2 and HTTP/3 of a worker.
 #[derive(Debug, Default)]
@@ -36,6 +37,8 @@ pub struct Trunks {
 struct Group {
     endpoint: Weak<Endpoint>,
     _tls: Option<Arc<ClientTls>>,
+    owner: Option<Owner>,
+    seats: Arc<Seats>,
     trunks: Vec<Rc<Trunk>>,
     idle_timeout: Millis,
     /// Tells what became of the one that is being made.
@@ -56,7 +59,7 @@ enum Made {
 pub enum Dialled {
     Trunk(Rc<Trunk>),
     /// The endpoint has chosen HTTP/1.1.
-    Stream(Stream),
+    Stream(Stream, Seat),
 }
 
 /// A way to an endpoint.
@@ -64,7 +67,7 @@ pub enum Dialled {
 pub enum Found {
     Place(Place),
     /// A new connection that speaks HTTP/1.1.
-    Stream(Stream),
+    Stream(Stream, Seat),
     /// Somebody else has found that the endpoint speaks HTTP/1.1.
     OnlyH1,
 }
@@ -75,20 +78,25 @@ pub struct Whom<'w> {
     pub endpoint: &'w Arc<Endpoint>,
     pub tls: Option<&'w Arc<ClientTls>>,
     pub version: HttpVersion,
+    pub owner: Option<&'w Owner>,
+    pub seats: &'w Arc<Seats>,
+    pub caller: &'w Arc<Caller>,
     pub websockets: bool,
     pub idle_timeout: Millis,
 }
 
 impl Whom<'_> {
     fn key(&self) -> Key {
-        let tls = self.tls.map_or(0, |tls| Arc::as_ptr(tls) as usize);
-        (Arc::as_ptr(self.endpoint) as usize, tls, self.version, self.websockets)
+        (pool::key(self.endpoint, self.tls, self.owner), self.version, self.websockets)
     }
 
     fn group(&self) -> Group {
+        self.seats.enlist(self.caller);
         Group {
             endpoint: Arc::downgrade(self.endpoint),
             _tls: self.tls.cloned(),
+            owner: self.owner.cloned(),
+            seats: self.seats.clone(),
             trunks: Vec::new(),
             idle_timeout: self.idle_timeout,
             making: None,
@@ -136,12 +144,12 @@ impl Trunks {
         drop(making);
         let made = match &dialled {
             Ok(Dialled::Trunk(_)) => Made::Trunk,
-            Ok(Dialled::Stream(_)) => Made::Stream,
+            Ok(Dialled::Stream(..)) => Made::Stream,
             Err(refusal) => Made::Failed(*refusal),
         };
         tell.send_replace(Some(made));
         match dialled? {
-            Dialled::Stream(stream) => Ok(Found::Stream(stream)),
+            Dialled::Stream(stream, seat) => Ok(Found::Stream(stream, seat)),
             Dialled::Trunk(trunk) => self.add(whom, trunk).map(Found::Place),
         }
     }
@@ -165,11 +173,23 @@ impl Trunks {
     pub fn sweep(&self) {
         let now = clock::now();
         self.groups.borrow_mut().retain(|_, group| {
-            let is_wanted = group.endpoint.strong_count() > 0;
+            let is_wanted = group.endpoint.strong_count() > 0 && pool::is_there(group.owner.as_ref());
             let since = now.saturating_sub(group.idle_timeout);
             group.trunks.retain(|trunk| is_wanted && trunk.is_usable() && !trunk.is_idle(since));
             !group.trunks.is_empty() || group.making.is_some()
         });
+    }
+
+    /// Lets go of as many without streams as are waited for. They give their seats back when they have ended.
+    pub fn give_up(&self) {
+        for group in self.groups.borrow_mut().values_mut() {
+            let mut wanted = group.seats.waiting();
+            group.trunks.retain(|trunk| {
+                let goes = wanted > 0 && trunk.streams() == 0;
+                wanted -= u64::from(goes);
+                !goes
+            });
+        }
     }
 
     /// Lets go of everything.

@@ -93,7 +93,9 @@ fn builder(settings: &Listener) -> server::Builder {
 }
 
 async fn serve(worker: Rc<Worker>, session: Session, builder: server::Builder, terms: Terms) {
+    let destination = session.connected_to();
     let (stream, early, downstream) = session.into_parts();
+    let downstream = Downstream { destination, ..downstream };
     let (transport, permit) = (Transport::new(stream, early), downstream.permit.clone());
     let handshake = builder.handshake::<_, Bytes>(transport.clone());
     match timeout(terms.head_timeout, handshake).await {

@@ -128,7 +128,13 @@ async fn establish(
         return Err("tls");
     }
     let facts = TlsFacts { rule: tls.rule(server_name.as_deref()), server_name };
-    Ok((connection, Downstream { peer: Some(peer), tls: Some(facts), permit: Rc::new(permit), id }))
+    let destination = destination(&connection, listening);
+    Ok((connection, Downstream { peer: Some(peer), destination, tls: Some(facts), permit: Rc::new(permit), id }))
+}
+
+/// What the client has connected to.
+fn destination(connection: &Connection, listening: &Listening) -> Option<SocketAddr> {
+    Some(SocketAddr::new(connection.local_ip()?.to_canonical(), listening.port?))
 }
 
 fn canonical(peer: SocketAddr) -> SocketAddr {

@@ -10,7 +10,7 @@
 mod plan;
 mod sni;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +28,10 @@ use super::tries;
 use super::worker::Worker;
 use crate::error::{Refusal, refusal};
 use crate::io::clock::{self, Millis};
-use crate::io::proxy_protocol::{write_local, write_v1, write_v2};
 use crate::io::{Raw, Stream, room};
 use crate::log::{self, Kind};
 use crate::relay::{Limits, Pipe};
-use crate::snapshot::{self, ProxyVersion, Retry};
+use crate::snapshot::{self, Retry};
 use crate::upstream::{Again, Permit, Tries};
 
 /// The client's address is not among those that may connect.
@@ -104,23 +103,17 @@ impl Opening {
         self.dial(worker).await
     }
 
-    fn preamble(&self, version: ProxyVersion) -> Vec<u8> {
-        let destination = self.session.destination.or_else(|| self.session.stream.local_address());
-        preamble(self.session.downstream.peer, destination, version)
-    }
-
     async fn dial(&mut self, worker: &Rc<Worker>) -> Result<Link, Refusal> {
         let upstream = &self.state.upstreams[self.upstream.unwrap_or_default()];
         let rules = Retry { attempts: self.settings().attempts, connect: true, statuses: Vec::new() };
         let client = self.session.downstream.peer.map(|peer| peer.ip());
-        let preamble = upstream.proxy_protocol.map(|version| self.preamble(version)).unwrap_or_default();
-        let mut tries = Tries::new(upstream, &rules, client.map(tries::address_key)).with_preamble(preamble);
+        let introduction = upstream
+            .proxy_protocol
+            .map(|version| tries::introduce(&self.session.downstream, self.session.connected_to(), version));
+        let mut tries = Tries::new(upstream, &rules, client.map(tries::address_key)).introduced(introduction);
         let patience = Duration::from_millis(self.settings().connect_timeout);
         let linked = timeout(patience, tries.link(&worker.pools, &worker.shared.events)).await;
-        let linked = linked.unwrap_or_else(|_| {
-            tries.failed(refusal::CONNECT_TIMEOUT.reason, &worker.shared.events);
-            Err(refusal::CONNECT_TIMEOUT)
-        });
+        let linked = linked.unwrap_or_else(|_| Err(tries.late(refusal::CONNECT_TIMEOUT, &worker.shared.events)));
         if linked.is_ok() {
             tries.connected();
         }
@@ -176,17 +169,6 @@ impl Opening {
         let record = log::TcpRefusal { reason: refusal.reason, duration: clock::now() - self.started };
         write_log(&self.state, facts, Kind::TcpRefusal(record));
     }
-}
-
-/// The PROXY header that says who has connected to what, where both are known.
-pub fn preamble(source: Option<SocketAddr>, destination: Option<SocketAddr>, version: ProxyVersion) -> Vec<u8> {
-    let mut header = Vec::with_capacity(64);
-    match (source, destination, version) {
-        (Some(source), Some(destination), ProxyVersion::V1) => write_v1(&mut header, source, destination),
-        (Some(source), Some(destination), ProxyVersion::V2) => write_v2(&mut header, source, destination),
-        _ => write_local(&mut header, version),
-    }
-    header
 }
 
 /// A server inside the gateway that sends every byte back. A pipe leads to it like to any other, so that limits and

@@ -1,11 +1,9 @@
 //! What an endpoint is asked for a tunnel, over whatever version of HTTP, and what it says.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 
 use super::super::downstream::Downstream;
 use super::super::exchange::Exchange;
-use super::super::tcp;
 use super::super::worker::Worker;
 use crate::error::{Refusal, refusal};
 use crate::http::tunnel::{Wanted, tunnel_fields};
@@ -18,7 +16,6 @@ const HOST: Refusal = Refusal::new(400, "host_invalid", "the host that the upstr
 
 /// Who asks, for what.
 pub struct Asker<'a> {
-    peer: Option<SocketAddr>,
     is_tls: bool,
     wanted: &'a Wanted,
     /// Of the request; goes up with its head.
@@ -55,7 +52,7 @@ impl Answered {
 
 impl<'a> Asker<'a> {
     pub fn new(downstream: &Downstream, wanted: &'a Wanted, body: &'a [u8]) -> Self {
-        Self { peer: downstream.peer, is_tls: downstream.is_tls(), wanted, body }
+        Self { is_tls: downstream.is_tls(), wanted, body }
     }
 }
 
@@ -70,7 +67,7 @@ pub async fn ask(
 ) -> Result<Answered, Refusal> {
     let events = &worker.shared.events;
     if ends_here(exchange, asker.wanted) {
-        return dial(worker, exchange, asker, tries).await;
+        return dial(worker, exchange, tries).await;
     }
     loop {
         let answered = match tries.reach(&worker.pools, wish(exchange, asker.wanted), events).await? {
@@ -97,14 +94,7 @@ fn ends_here(exchange: &Exchange, wanted: &Wanted) -> bool {
 }
 
 /// A TCP connection in place of an answer.
-async fn dial(
-    worker: &Worker,
-    exchange: &mut Exchange,
-    asker: &Asker<'_>,
-    tries: &mut Tries,
-) -> Result<Answered, Refusal> {
-    let version = exchange.pick_upstream().proxy_protocol;
-    tries.begin_with(version.map(|version| tcp::preamble(asker.peer, None, version)).unwrap_or_default());
+async fn dial(worker: &Worker, exchange: &mut Exchange, tries: &mut Tries) -> Result<Answered, Refusal> {
     let link = tries.link(&worker.pools, &worker.shared.events).await?;
     tries.connected();
     exchange.goes_to(&link.permit, "tcp");

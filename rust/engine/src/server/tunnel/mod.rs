@@ -48,7 +48,7 @@ pub async fn open(worker: &Rc<Worker>, client: &mut Client<'_>, mut exchange: Bo
         Err(Unread::Refused(refusal)) => return exchange.refuse(worker, client, &refusal).await,
     };
     let patience = exchange.forward().handshake_timeout;
-    let (mut tries, mut held) = (tries::begin(&exchange), None);
+    let (mut tries, mut held) = (tries::begin(client, &exchange), None);
     let mut alarm = std::mem::take(client.alarm());
     let answered = {
         let origin = asking::Asker::new(client.downstream(), &wanted, &body);
@@ -60,12 +60,11 @@ pub async fn open(worker: &Rc<Worker>, client: &mut Client<'_>, mut exchange: Bo
         }
     };
     *client.alarm() = alarm;
-    if matches!(answered, Some(Err(_))) {
-        tries.failed(refusal::HANDSHAKE_TIMEOUT.reason, &worker.shared.events);
-    }
+    let late = |_| Err(tries.late(refusal::HANDSHAKE_TIMEOUT, &worker.shared.events));
+    let answered = answered.map(|answered| answered.unwrap_or_else(late));
     tries::end(worker, &mut exchange, &tries);
     let Some(answered) = answered else { return exchange.abandoned(worker) };
-    match answered.unwrap_or(Err(refusal::HANDSHAKE_TIMEOUT)).or_else(|refusal| held.ok_or(refusal)) {
+    match answered.or_else(|refusal| held.ok_or(refusal)) {
         Ok(answered) => pass_on(worker, client, exchange, &wanted, answered).await,
         Err(refusal) => exchange.refuse(worker, client, &refusal).await,
     }
