@@ -221,3 +221,74 @@ def test_kubernetes_drain(directory: Path) -> None:
             assert closed.value.rcvd is not None and closed.value.rcvd.code == 1012
             assert closed.value.rcvd.reason.startswith("gw: drain; retry=")
             assert gateway.wait() == 0
+
+
+class Chatter:
+    """A server of TCP, over TLS with `context`, that sends back its name and what it was told."""
+
+    def __init__(self, name: bytes, listening: socket.socket, context: ssl.SSLContext | None = None) -> None:
+        self.name, self.listening, self.context = name, listening, context
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listening.accept()
+                threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        secured = self.context.wrap_socket(connection, server_side=True) if self.context else connection
+        with contextlib.suppress(OSError), secured:
+            while said := secured.recv(1024):
+                secured.sendall(self.name + b" heard " + said)
+
+
+def told(wire: socket.socket, text: bytes) -> bytes:
+    wire.sendall(text)
+    return wire.recv(1024)
+
+
+def test_postgres_by_name(directory: Path, authority: trustme.CA) -> None:
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    with contextlib.ExitStack() as stack:
+        ports = {}
+        for name, server_name in (("orders", "orders.example.com"), ("reports", "may.reports.example.com")):
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert(server_name).configure_cert(context)
+            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            Chatter(name.encode(), listening, context)
+            ports[name] = listening.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as held:
+            vacant = held.getsockname()[1]
+        replaced = {
+            '"[::]:5433"': ANY_PORT,
+            "127.0.0.1:5432": f"127.0.0.1:{ports['orders']}",
+            "127.0.0.1:5434": f"127.0.0.1:{vacant}",
+            "127.0.0.1:5435": f"127.0.0.1:{ports['reports']}",
+        }
+        gateway = stack.enter_context(running("postgres-by-name", directory, replaced))
+        for asked, answer in (("orders.example.com", b"orders"), ("may.reports.example.com", b"reports")):
+            raw = socket.create_connection(("127.0.0.1", gateway.port()), timeout=20)
+            with trusting.wrap_socket(raw, server_hostname=asked) as wire:
+                assert told(wire, b"select 1") == answer + b" heard select 1"
+        raw = socket.create_connection(("127.0.0.1", gateway.port()), timeout=20)
+        with raw, pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
+            trusting.wrap_socket(raw, server_hostname="elsewhere.example.com")
+
+
+def test_redis_behind_tls(directory: Path, authority: trustme.CA) -> None:
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    path = directory / "redis.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        Chatter(b"redis", listening)
+        replaced = {'"[::]:6380"': ANY_PORT, "/run/redis/redis.sock": str(path)}
+        with running("redis-behind-tls", directory, replaced) as gateway:
+            raw = socket.create_connection(("127.0.0.1", gateway.port()), timeout=20)
+            with trusting.wrap_socket(raw, server_hostname=HOST) as wire:
+                assert told(wire, b"PING") == b"redis heard PING"
+            ready = gateway.metrics().value("tidegate_upstream_connections", upstream="redis")
+            assert ready >= 4
