@@ -156,6 +156,18 @@ async def test_requests_do_not_wait_longer_than_they_may(body: bytes) -> None:
         await until(lambda: value(gateway, "connections") == 0)
 
 
+async def test_who_has_an_answer_does_not_wait_for_a_better_one() -> None:
+    retry = {"attempts": 2, "on": [502]}
+    async with behind({"connections": 1}, retry=retry) as (upstream, gateway), dial(gateway.port()) as client:
+        await client.send(request_bytes("GET /app"))
+        far = await upstream.connection()
+        await far.head()
+        # Its connection is the only one that there may be, and its answer holds that.
+        await far.send(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 3\r\n\r\nbad")
+        assert (await client.answer())[1] == b"bad"
+        assert await asyncio.to_thread(value, gateway, "pending") == 0
+
+
 async def test_an_idle_connection_gives_way_to_a_websocket() -> None:
     async with behind({"connections": 1}) as (upstream, gateway):
         async with dial(gateway.port()) as client:

@@ -102,6 +102,8 @@ pub(super) struct Seating {
     pub spare: RefCell<Option<Seat>>,
     /// Whether it waits for one: then nobody else is late.
     pub is_waiting: Cell<bool>,
+    /// An answer that may be the client's after all has one: who waited for another as well could wait for itself.
+    pub has_one: Cell<bool>,
 }
 
 /// What a connection begins with that names its client, and whose it is therefore.
@@ -314,6 +316,9 @@ impl Upstream {
         pools.give_up_one(&self.seats);
         if let Some(seat) = self.seats.take() {
             return Ok(Served::Seat(seat));
+        }
+        if seating.has_one.get() {
+            return Err(refusal::PENDING_FULL);
         }
         let place = or_kept.then(|| pools.place(way.key()));
         seating.is_waiting.set(true);

@@ -194,6 +194,7 @@ impl Tries {
         let retries = self.rules.statuses.contains(&status) && self.has_next();
         if retries {
             self.why = Some(Again::Status(status));
+            self.seating.has_one.set(true);
         }
         retries
     }
