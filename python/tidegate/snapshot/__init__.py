@@ -1,4 +1,4 @@
-"""`compile(config)`: the `Config` as the engine wants it, in the exact shape of `rust/engine/src/snapshot.rs`.
+"""`compile(config)`: the `Config` as the engine wants it, in the exact shape of `rust/engine/src/snapshot/`.
 
 Names become indexes, nothing optional is left, and each part keeps its place: the engine speaks of parts by JSON
 pointer, and `places` leads from there back to the line in the file. The function is pure; the PEM texts that `config`
@@ -9,12 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.config.addresses import Bind, Target
 from tidegate.config.config import (
     Config,
     Forward,
     Listener,
-    Liveness,
     Pem,
     Redirect,
     Respond,
@@ -22,37 +20,20 @@ from tidegate.config.config import (
     Tcp,
     Tls,
     TlsRule,
-    Tunnels,
     Upstream,
     UpstreamTls,
     WebSocket,
 )
 from tidegate.config.document import Document, KeyPath
-from tidegate.config.options.admission import AdmissionOptions
-from tidegate.config.options.http import Http2Options
-from tidegate.config.options.listener import AccessOptions
-from tidegate.config.options.route import (
-    EditsOptions,
-    HeadersOptions,
-    HostOptions,
-    MatchOptions,
-    PathOptions,
-    RetryOptions,
-    RewriteOptions,
-    TestOptions,
-)
-from tidegate.config.options.upstream import BalanceOptions, EjectOptions
-from tidegate.config.options.websocket import MessagesOptions, PingOptions
-from tidegate.config.origins import ANY_PORT, Origin, OriginRule
-from tidegate.config.units import Rate
+from tidegate.config.options.route import EditsOptions, HeadersOptions, HostOptions, MatchOptions
 from tidegate.errors import Place, Problem, in_order
+from tidegate.snapshot import parts
+from tidegate.snapshot.parts import Json
 
 __all__ = ["FORMAT", "Places", "Snapshot", "compile"]
 
 FORMAT = 1
 """The version of this format; the engine refuses another."""
-
-Json = dict[str, Any]
 
 
 class Places(Mapping[str, Place]):
@@ -145,7 +126,7 @@ class _Writer:
             "listeners": [self._listener(f"/listeners/{at}", one) for at, one in enumerate(config.listeners)],
             "routes": [self._route(f"/routes/{at}", one) for at, one in enumerate(config.routes)],
             "upstreams": [self._upstream(f"/upstreams/{at}", one) for at, one in enumerate(config.upstreams)],
-            "websockets": [_websocket(settings) for settings in self._websockets],
+            "websockets": [parts.websocket(settings) for settings in self._websockets],
             "access_log": config.access_log and config.access_log.model_dump(),
             "drain": {
                 "delay": config.drain.delay,
@@ -170,22 +151,22 @@ class _Writer:
         return {
             "name": listener.name,
             "place": self._place(path),
-            "binds": [_bind(bind) for bind in listener.binds],
+            "binds": [parts.bind(bind) for bind in listener.binds],
             "tls": self._tls(f"{at}/tls", (*path, "tls"), listener.tls) if listener.tls else None,
             "http": list(listener.http),
-            "http2": _http2(listener.http2),
+            "http2": parts.http2(listener.http2),
             "proxy_protocol": [str(network) for network in listener.proxy_protocol],
-            "access": _access(listener.access),
+            "access": parts.access(listener.access),
             "tcp": self._tcp(listener.tcp) if listener.tcp else None,
             "trusted_proxies": [str(network) for network in listener.trusted_proxies],
-            "liveness": _liveness(listener.liveness),
+            "liveness": parts.liveness(listener.liveness),
             "limits": {
                 "connections": listener.limits.connections,
-                "connection_rate": _rate(listener.limits.connection_rate),
+                "connection_rate": parts.rate(listener.limits.connection_rate),
                 "headers": listener.limits.headers,
                 "tls_handshakes": listener.limits.tls_handshakes,
             },
-            "admission": _admission(listener.limits),
+            "admission": parts.admission(listener.limits),
             "head_timeout": listener.timeouts.head,
             "body_timeout": listener.timeouts.body,
             "keep_alive": listener.timeouts.keep_alive,
@@ -261,7 +242,7 @@ class _Writer:
             "fall_through": route.fall_through,
             "action": self._action(f"{at}/action", route),
             "on_change": route.on_change,
-            "admission": _admission(route.limits),
+            "admission": parts.admission(route.limits),
         }
 
     def _settings(self, websocket: WebSocket) -> int:
@@ -275,11 +256,11 @@ class _Writer:
         for kind, tests in (("headers", match.headers), ("query", match.query)):
             self._note({f"{at}/{kind}/{index}": (*path, kind, name) for index, name in enumerate(tests)})
         return {
-            "hosts": [_host(pattern) for pattern in match.host],
-            "path": _path(match.path),
+            "hosts": [parts.host(pattern) for pattern in match.host],
+            "path": parts.path(match.path),
             "methods": list(match.method),
-            "headers": [{"name": name, "test": _test(test)} for name, test in match.headers.items()],
-            "query": [{"name": name, "test": _test(test)} for name, test in match.query.items()],
+            "headers": [{"name": name, "test": parts.value_test(test)} for name, test in match.headers.items()],
+            "query": [{"name": name, "test": parts.value_test(test)} for name, test in match.query.items()],
         }
 
     def _action(self, at: str, route: Route) -> Json:
@@ -304,14 +285,14 @@ class _Writer:
         self._note({f"{at}/to/{index}": (*path, "to", name) for index, (name, _) in enumerate(forward.to)})
         return {
             "to": self._shares(forward.to),
-            "rewrite": _rewrite(forward.rewrite) if forward.rewrite else None,
+            "rewrite": parts.rewrite(forward.rewrite) if forward.rewrite else None,
             "host": {"set": forward.host.set} if isinstance(forward.host, HostOptions) else forward.host,
             **self._both_edits(at, (*path, "headers"), forward.headers),
             "handshake_timeout": forward.timeouts.handshake,
             "request_timeout": forward.timeouts.request,
-            "retry": _retry(forward.retry),
+            "retry": parts.retry(forward.retry),
             "grpc_web": self._translates(forward),
-            "tunnels": _tunnels(forward.tunnels) if forward.tunnels else None,
+            "tunnels": parts.tunnels(forward.tunnels) if forward.tunnels else None,
         }
 
     def _translates(self, forward: Forward) -> bool:
@@ -357,13 +338,13 @@ class _Writer:
             "name": upstream.name,
             "place": self._place(path),
             "protocol": upstream.protocol,
-            "http2": _http2(upstream.http2),
-            "balance": _balance(upstream.balance),
+            "http2": parts.http2(upstream.http2),
+            "balance": parts.balance(upstream.balance),
             "endpoints": [
                 {
                     "name": endpoint.url.spelling,
                     "host": endpoint.url.authority,
-                    "target": _target(endpoint.url),
+                    "target": parts.target(endpoint.url),
                     "weight": endpoint.weight,
                     "tls": endpoint.url.host if endpoint.url.tls else None,
                 }
@@ -372,13 +353,13 @@ class _Writer:
             "limits": {"connections": upstream.limits.connections, "pending": upstream.limits.pending},
             "proxy_protocol": upstream.proxy_protocol,
             "connect_timeout": upstream.connect_timeout,
-            "liveness": _liveness(upstream.liveness),
+            "liveness": parts.liveness(upstream.liveness),
             "pool": {
                 "idle": upstream.pool.idle,
                 "idle_timeout": upstream.pool.idle_timeout,
                 "ready": upstream.pool.ready,
             },
-            "eject": _eject(upstream.eject) if upstream.eject else None,
+            "eject": parts.eject(upstream.eject) if upstream.eject else None,
             "tls": self._upstream_tls(f"{at}/tls", (*path, "tls"), upstream.tls) if upstream.tls else None,
         }
 
@@ -392,174 +373,3 @@ class _Writer:
             "trust": trust,
             "certificate": {"cert": self._pem(pair.cert), "key": self._pem(pair.key)} if pair else None,
         }
-
-
-def _bind(bind: Bind) -> Json:
-    return {"unix": bind.path} if bind.address is None else {"tcp": str(bind)}
-
-
-def _access(access: AccessOptions) -> Json:
-    return {
-        "allow": None if access.allow is None else [str(network) for network in access.allow],
-        "deny": [str(network) for network in access.deny],
-    }
-
-
-def _rate(rate: Rate | None) -> Json | None:
-    return {"count": rate.count, "per": rate.per} if rate else None
-
-
-def _liveness(liveness: Liveness) -> Json:
-    keepalive = liveness.keepalive
-    return {
-        "keepalive": {"idle": keepalive.idle, "every": keepalive.every, "probes": keepalive.probes}
-        if keepalive
-        else None,
-        "user_timeout": liveness.user_timeout,
-    }
-
-
-def _admission(limits: AdmissionOptions) -> Json:
-    return {
-        "websockets": limits.websockets,
-        "connections_per_ip": limits.connections_per_ip,
-        "handshakes": _budget(limits.handshakes),
-        "handshakes_per_ip": _budget(limits.handshakes_per_ip),
-        "over": limits.over,
-        "ipv6_prefix": limits.ipv6_prefix,
-    }
-
-
-def _budget(rate: Rate | None, burst: int | None = None) -> Json | None:
-    """A burst that is not said is what the rate's time brings."""
-    return None if rate is None else {"count": rate.count, "per": rate.per, "burst": burst or rate.count}
-
-
-def _messages(messages: MessagesOptions) -> Json:
-    return {
-        "rate": _budget(messages.rate, messages.burst),
-        "bytes": _budget(messages.bytes, messages.bytes_burst),
-        "control": _budget(messages.control),
-        "over": messages.over,
-    }
-
-
-def _http2(http2: Http2Options) -> Json:
-    return {"streams": http2.streams, "window": http2.window, "connection_window": http2.whole_window}
-
-
-def _host(pattern: str) -> Json | str:
-    if pattern == "*":
-        return "any"
-    if pattern.startswith("*."):
-        return {"suffix": pattern[1:]}
-    if pattern.endswith(".*"):
-        return {"prefix": pattern[:-1]}
-    return {"exact": pattern}
-
-
-def _path(path: PathOptions | None) -> Json | str:
-    if path is None:
-        return "any"
-    kind, value = path.chosen
-    return {kind: value}
-
-
-def _test(test: TestOptions) -> Json:
-    kind, value = test.chosen
-    return {kind: _test(value) if kind == "not" else value}
-
-
-def _rewrite(rewrite: RewriteOptions) -> Json:
-    if rewrite.prefix is not None:
-        return {"prefix": rewrite.prefix}
-    return {"regex": {"pattern": rewrite.regex, "to": rewrite.to}}
-
-
-def _websocket(settings: WebSocket) -> Json:
-    return {
-        "enabled": settings.enabled,
-        "over": list(settings.over),
-        "upstream_protocol": settings.upstream_protocol,
-        "frames": settings.frames,
-        "deflate": settings.deflate,
-        "origins": {
-            "allow": None if settings.origins is None else _origins(settings.origins),
-            "missing": settings.missing_origin == "allow",
-        },
-        "subprotocols": None if settings.subprotocols is None else list(settings.subprotocols),
-        "idle_after": settings.idle_after,
-        "idle_counts": settings.idle_counts,
-        "ping": _ping(settings.ping) if settings.ping else None,
-        "max_lifetime": settings.max_lifetime,
-        "max_message": settings.max_message,
-        "max_frame": settings.max_frame,
-        "max_fragments": settings.max_fragments,
-        "messages": settings.messages and _messages(settings.messages),
-        "close_codes": {
-            "upstream_lost": settings.close_codes.upstream_lost,
-            "drain": settings.close_codes.drain,
-            "rate": settings.close_codes.rate,
-            "idle": settings.close_codes.idle,
-            "lifetime": settings.close_codes.lifetime,
-        },
-        "on_client_lost": settings.on_client_lost,
-        "close_timeout": settings.close_timeout,
-    }
-
-
-def _origins(rules: tuple[OriginRule, ...]) -> Json:
-    return {
-        "same": "same" in rules,
-        "null": "null" in rules,
-        "patterns": [_origin(rule) for rule in rules if isinstance(rule, Origin)],
-    }
-
-
-def _origin(origin: Origin) -> Json:
-    port = "any" if origin.port == ANY_PORT else {"is": origin.port}
-    return {"scheme": origin.scheme, "host": _host(origin.host), "port": port}
-
-
-def _ping(ping: PingOptions) -> Json:
-    return {
-        "every": ping.every,
-        "timeout": ping.timeout,
-        "downstream": "downstream" in ping.to,
-        "upstream": "upstream" in ping.to,
-    }
-
-
-def _tunnels(tunnels: Tunnels) -> Json:
-    return {
-        "upgrades": list(tunnels.upgrades),
-        "connect": tunnels.connect,
-        "idle": tunnels.idle,
-        "max_lifetime": tunnels.max_lifetime,
-    }
-
-
-def _retry(retry: RetryOptions) -> Json:
-    statuses = [cause for cause in retry.on if cause != "connect"]
-    return {"attempts": retry.attempts, "connect": "connect" in retry.on, "statuses": statuses}
-
-
-def _balance(balance: str | BalanceOptions) -> Json | str:
-    if isinstance(balance, str):
-        return balance
-    if isinstance(balance.hash, str):
-        return {"hash": balance.hash}
-    kind, name = balance.hash.chosen
-    return {"hash": {kind: name}}
-
-
-def _eject(eject: EjectOptions) -> Json:
-    return {"failures": eject.failures, "for": eject.for_, "at_most": eject.at_most}
-
-
-def _target(target: Target) -> Json:
-    if target.path:
-        return {"unix": target.path}
-    if target.address is not None:
-        return {"tcp": [str(target.address), target.port]}
-    return {"name": [target.name, target.port]}
