@@ -13,7 +13,8 @@ FUZZ_SECONDS ?= 60
 CASES ?=
 LEGS ?=
 SOAK_SECONDS ?= 1800
-PYTEST_WORKERS ?= auto
+# Tests wait for processes and timers more than they compute.
+PYTEST_WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 
 VENV := .venv
 BIN := $(VENV)/bin

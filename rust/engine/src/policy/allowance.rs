@@ -1,8 +1,8 @@
 //! How fast, and in what pieces, one side of a WebSocket may send.
 //!
-//! A allowance stands at the observer's gate: it sees the header of each frame before any of it goes on, and never a payload.
-//! Messages and bytes have a bucket each, and control frames a small one of their own, so that neither a flood of Pings
-//! gets through nor a limit on messages takes a connection's signs of life. A Close always passes.
+//! An allowance stands at the observer's gate: it sees the header of each frame before any of it goes on, and never a
+//! payload. Messages and bytes have a bucket each, and control frames a small one of their own, so that neither a flood
+//! of Pings gets through nor a limit on messages takes a connection's signs of life. A Close always passes.
 //!
 //! | over the limit | a message that would begin | one that has begun |
 //! |---|---|---|
@@ -45,7 +45,7 @@ struct Rates {
 }
 
 impl Allowance {
-    /// A allowance for one side; none where it may do what it likes. Rates are the client's alone.
+    /// An allowance for one side; none where it may do what it likes. Rates are the client's alone.
     pub fn new(settings: &WebSocket, is_client: bool, now: Millis) -> Option<Self> {
         let rates = settings.messages.filter(|_| is_client);
         let (max_frame, max_fragments) = (settings.max_frame, settings.max_fragments);
