@@ -337,10 +337,12 @@ async def test_unknown_streams_are_stopped(client: H3Client) -> None:
 
 async def test_more_streams_than_there_may_be(client: H3Client, gateway: Gateway) -> None:
     """Past all that the client knows of limits: an error of QUIC (RFC 9000 §4.6)."""
+    before = errors(gateway, "transport")
     client.quic._remote_max_streams_bidi = 10_000
     client.quic.send_stream_data(4 * 50, b"\x01")
     client.transmit()
     assert await client.ended() == QuicErrorCode.STREAM_LIMIT_ERROR
+    await until(lambda: errors(gateway, "transport") == before + 1)
     async with dial(gateway.port("edge")) as other:
         await serves(other)
 

@@ -22,10 +22,11 @@ impl Quic {
 
     /// Ends it because of what the other side has sent.
     pub fn end_for(&self, code: Code) {
-        if self.fault.get().is_none() && self.connection.close_reason().is_none() {
+        // Closed once more, it would forget why it was.
+        if self.connection.close_reason().is_none() {
             self.fault.set(Some(code));
+            self.connection.close(varint(code), b"");
         }
-        self.connection.close(varint(code), b"");
     }
 
     /// What it was ended for, where that was the other side's fault.
