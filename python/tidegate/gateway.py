@@ -21,7 +21,7 @@ from tidegate import __version__
 from tidegate.admin import AdminService
 from tidegate.config import Config, load
 from tidegate.config.config import Listener
-from tidegate.control.discovery import Discovery
+from tidegate.control.discovery import Discovery, wishes, with_endpoints
 from tidegate.control.sources import FileWatch, Fingerprint, fingerprint
 from tidegate.errors import ConfigError, EngineFailure, EngineMissing, Problem, TidegateError
 from tidegate.process import ReadyFile, Stopping, raise_file_limit
@@ -221,17 +221,18 @@ class Gateway:
 
     async def _apply(self, loaded: Loaded) -> None:
         """Prepare everything, then commit everything; nothing between the first commit and the last can fail."""
-        resolved = await self._discovery.resolve(loaded.snapshot.data)
+        wanted_endpoints = wishes(loaded.config, loaded.snapshot.data)
+        found = await self._discovery.resolve(wanted_endpoints)
         admin = loaded.config.admin
         wanted = self._admin.prepare(str(admin.bind) if admin else None, admin.token if admin else None)
         try:
-            prepared = await self._prepare(loaded.snapshot, resolved)
+            prepared = await self._prepare(loaded.snapshot, with_endpoints(loaded.snapshot.data, found))
         except BaseException:
             wanted.give_up()
             raise
         self._generation = self._engine.commit(prepared)
         self._admin.commit(wanted)
-        self._discovery.follow(loaded.snapshot.data, resolved)
+        self._discovery.follow(wanted_endpoints, found)
         if self._config and loaded.config.workers != self._config.workers:
             event(log, logging.WARNING, "needs_restart", "'workers' has changed: the new number is for the next start")
         self._config, self._last_error = loaded.config, None

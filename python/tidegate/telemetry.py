@@ -159,7 +159,8 @@ HELP: Mapping[str, str] = {
     "tidegate_connections": "Connections from clients that are open, by the address they came to.",
     "tidegate_connections_accepted_total": "Connections from clients that were accepted.",
     "tidegate_connections_failed_total": "Connections that ended before their first request, by reason.",
-    "tidegate_dns_lookups_total": "Names looked up for upstreams, by result.",
+    "tidegate_discovery_last_success_timestamp_seconds": "When a source of endpoints gave its last good answer.",
+    "tidegate_discovery_total": "How often the sources of an upstream's endpoints were asked, by result.",
     "tidegate_endpoint_connect_failures_total": "Connections to an endpoint that failed.",
     "tidegate_endpoint_connections": "Requests, WebSockets, tunnels and TCP connections that an endpoint has now.",
     "tidegate_endpoint_ejections_total": "How often an endpoint was ejected because it failed too often in a row.",
@@ -176,6 +177,7 @@ HELP: Mapping[str, str] = {
     "tidegate_panics_total": "Connections that were ended by a defect of the gateway.",
     "tidegate_retries_total": "Tries behind the first one of an exchange, by why they were made.",
     "tidegate_upstream_connections": "Connections to an upstream that there are or are being made, idle ones too.",
+    "tidegate_upstream_endpoints": "Endpoints of an upstream that have an address.",
     "tidegate_upstream_overflows_total": "Exchanges that were refused, as too many waited for a connection.",
     "tidegate_upstream_pending": "Exchanges that wait for a connection to an upstream.",
     "tidegate_tcp_bytes_total": "Bytes of TCP connections.",
@@ -219,6 +221,13 @@ class Registry:
     def gauge(self, name: str, value: float, **labels: str) -> None:
         with self._lock:
             self._values.setdefault((name, "gauge"), {})[tuple(labels.items())] = value
+
+    def forget(self, **labels: str) -> None:
+        """Drop the gauges that have these labels: what they measured is gone. Counters stay."""
+        with self._lock:
+            for (_, kind), values in self._values.items():
+                for sample in [each for each in values if kind == "gauge" and labels.items() <= dict(each).items()]:
+                    del values[sample]
 
     def families(self) -> list[Family]:
         with self._lock:

@@ -117,12 +117,6 @@ def test_compiling_is_pure(snapshot: Snapshot) -> None:
     assert json.dumps(compile(config).data) == json.dumps(compile(config).data) == json.dumps(snapshot.data)
 
 
-def test_names_that_must_be_resolved(snapshot: Snapshot) -> None:
-    assert {name: [endpoint["name"] for endpoint in found] for name, found in snapshot.names.items()} == {
-        "app": ["http://app.internal"]
-    }
-
-
 def test_ties_are_warned_about_once_at_the_later_route(snapshot: Snapshot) -> None:
     order = [
         {"route": 2, "listener": 0, "host": "any", "ties": [1]},

@@ -7,7 +7,21 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from tidegate.config.names import host_name
 from tidegate.config.units import UnitError
 
-__all__ = ["Bind", "Network", "Target", "bind", "network", "target"]
+__all__ = [
+    "KINDS",
+    "SECURE",
+    "Bind",
+    "NameServer",
+    "Network",
+    "Target",
+    "bind",
+    "list_url",
+    "looked_up_name",
+    "name_and_port",
+    "name_server",
+    "network",
+    "target",
+]
 
 Network = IPv4Network | IPv6Network
 
@@ -15,8 +29,12 @@ Network = IPv4Network | IPv6Network
 LONGEST_UNIX_PATH = 107
 EXPECTED_BIND = "expected address:port such as 0.0.0.0:8080, [::]:8443 (IPv4 too) or unix:/run/gateway.sock"
 EXPECTED_ENDPOINT = "expected http://host:port, https://host:port, tcp://host:port, tls://host:port or unix:/path"
+EXPECTED_NAME = "expected host:port such as chat.internal:9000"
+EXPECTED_SERVER = "expected the address of a name server, such as 10.0.0.2, 127.0.0.1:5353 or [::1]:53"
+KINDS = {"http": "http", "https": "http", "tcp": "tcp", "tls": "tcp"}
+"""What is spoken to endpoints of each scheme."""
+SECURE = ("https", "tls")
 _PORTS = {"http": "80", "https": "443", "tcp": "", "tls": ""}
-_KINDS = {"http": "http", "https": "http", "tcp": "tcp", "tls": "tcp"}
 _HOST_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]/@?#\s]*):([0-9]{1,5})")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 
@@ -162,12 +180,79 @@ def _tcp_target(text: str, scheme: str, authority: str) -> Target:
         name = host_name(host)
     except UnitError as error:
         raise UnitError(f"'{text}' is not an endpoint: {error}", EXPECTED_ENDPOINT) from error
-    address = ip_address(name.strip("[]")) if name.startswith("[") or name.replace(".", "").isdigit() else None
+    address = ip_address(name.strip("[]")) if _is_address(name) else None
     shown = f"{name}:{int(port)}" if authority != host else name
     if not port:
         raise UnitError(f"'{text}' has no port", f"TCP has no port of its own: expected {scheme}://host:port")
     place = ("" if address else name, _port(port, text), "")
-    return Target(address, *place, shown, text, scheme in ("https", "tls"), _KINDS[scheme])
+    return Target(address, *place, shown, text, scheme in SECURE, KINDS[scheme])
+
+
+def name_and_port(text: str) -> str:
+    """`chat.internal:9000`, where the host is a name that is looked up."""
+    match = _HOST_PORT.fullmatch(text)
+    if match is None:
+        bare = text.partition("://")[2].partition("/")[0]
+        hint = f"{EXPECTED_NAME}; did you mean '{bare}'? what is spoken there says 'scheme'" if bare else EXPECTED_NAME
+        raise UnitError(f"'{text}' is not a name and a port", hint)
+    return f"{_name(match[1], text, EXPECTED_NAME)}:{_port(match[2], text)}"
+
+
+def looked_up_name(text: str) -> str:
+    """`_chat._tcp.example.com`: a name that is looked up."""
+    if match := _HOST_PORT.fullmatch(text):
+        hint = f"its records say the ports; did you mean '{match[1]}'?"
+        raise UnitError(f"'{text}' has a port", hint)
+    return _name(text, text, "expected a name such as _chat._tcp.example.com")
+
+
+def _name(host: str, text: str, expected: str) -> str:
+    try:
+        name = host_name(host)
+    except UnitError as error:
+        raise UnitError(str(error), expected) from error
+    if _is_address(name):
+        raise UnitError(f"'{text}' is an address: there is nothing to look up", "write it under 'endpoints'")
+    return name
+
+
+def _is_address(name: str) -> bool:
+    return name.startswith("[") or name.replace(".", "").isdigit()
+
+
+@dataclass(frozen=True, slots=True)
+class NameServer:
+    """Where names are asked for."""
+
+    address: IPv4Address | IPv6Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
+
+
+def name_server(text: str) -> NameServer:
+    """`10.0.0.2`, `127.0.0.1:5353`, `[::1]:53`, `::1`."""
+    match = _HOST_PORT.fullmatch(text)
+    host, port = (match[1], match[2]) if match else (text, "53")
+    try:
+        return NameServer(ip_address(host.strip("[]")), _port(port, text))
+    except ValueError as error:
+        raise UnitError(f"'{text}' is not the address of a name server", EXPECTED_SERVER) from error
+
+
+def list_url(text: str) -> str:
+    """`https://registry.internal/endpoints`: where a list of endpoints is."""
+    expected = "expected a URL such as https://registry.internal/endpoints"
+    match = _URL.fullmatch(text)
+    if match is None or match[1] not in ("http", "https") or not text.isprintable() or " " in text:
+        raise UnitError(f"'{text}' is not a URL", expected)
+    if "@" in match[2]:
+        raise UnitError("the URL has a user and password, which logs would show", "write them in 'headers'")
+    if "#" in match[3]:
+        raise UnitError(f"'{text}' has a fragment, which no server ever sees", expected)
+    _tcp_target(f"{match[1]}://{match[2]}", match[1], match[2])
+    return text
 
 
 def network(text: str) -> Network:

@@ -50,7 +50,7 @@ class PemFiles:
         elif options.cert is not None or options.key is not None:
             self._findings.error(path, f"the key '{'cert' if options.key else 'key'}' is missing", at_key=True)
         if options.verify:
-            trust = self._trust(options, path)
+            trust = self.trust(options.ca, path)
             if trust is None:
                 return None
         else:
@@ -58,9 +58,10 @@ class PemFiles:
             self._findings.warning((*path, "verify"), message, "name the authority that signs them with ca")
         return UpstreamTls(options.server_name, trust, options.ca is None, certificate)
 
-    def _trust(self, options: UpstreamTlsOptions, path: KeyPath) -> Pem | None:
-        if options.ca is not None:
-            return self._read(options.ca, "CERTIFICATE", (*path, "ca"))
+    def trust(self, ca: str | None, path: KeyPath) -> Pem | None:
+        """The authorities of the file `ca`, or of the system. None when there are none, which is then a finding."""
+        if ca is not None:
+            return self._read(ca, "CERTIFICATE", (*path, "ca"))
         named = os.environ.get("SSL_CERT_FILE")
         files = [named] if named else [file for file in SYSTEM_CERTIFICATES if os.path.exists(file)]
         if not files:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tidegate.config.addresses import Bind, Network
+from tidegate.config.addresses import KINDS, SECURE, Bind, NameServer, Network
 from tidegate.config.document import Document, KeyPath
 from tidegate.config.options.admission import AdmissionOptions
 from tidegate.config.options.gateway import AccessLogOptions, AdminOptions, DrainOptions
@@ -40,9 +40,14 @@ from tidegate.errors import Place, Problem
 __all__ = [
     "Certificate",
     "Config",
+    "Discover",
     "Forward",
+    "ListFile",
+    "ListTerms",
+    "ListUrl",
     "Listener",
     "Liveness",
+    "Name",
     "NamedRule",
     "NamedShares",
     "Pem",
@@ -50,6 +55,7 @@ __all__ = [
     "Respond",
     "Route",
     "RouteListener",
+    "Service",
     "Tcp",
     "Tls",
     "TlsRule",
@@ -278,12 +284,77 @@ class UpstreamTls:
 
 
 @dataclass(frozen=True, slots=True)
+class Name:
+    """The addresses of a name, which stands among the endpoints."""
+
+    scheme: str
+    every: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The SRV records of a name."""
+
+    name: str
+    scheme: str
+    every: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListTerms:
+    """What the endpoints of a list may be like."""
+
+    scheme: str
+    """Of those that say none. Its kind is that of all."""
+    tls: bool
+    """Whether TLS may be spoken to some."""
+    only_tls: bool
+    """Whether it must be spoken to all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListFile:
+    """A file with a list of endpoints."""
+
+    path: Path
+    terms: ListTerms
+
+    @property
+    def scheme(self) -> str:
+        return self.terms.scheme
+
+
+@dataclass(frozen=True, slots=True)
+class ListUrl:
+    """A list of endpoints that an HTTP server has."""
+
+    url: str
+    terms: ListTerms
+    every: int
+    timeout: int
+    max_size: int
+    trust: Pem | None
+    """The authorities; None in clear text."""
+    headers: tuple[tuple[str, str], ...]
+
+    @property
+    def scheme(self) -> str:
+        return self.terms.scheme
+
+
+Discover = Name | Service | ListFile | ListUrl
+
+
+@dataclass(frozen=True, slots=True)
 class Upstream:
     """A named group of endpoints."""
 
     name: str
     path: KeyPath
     endpoints: tuple[EndpointOptions, ...]
+    """Those that are written."""
+    discover: Discover | None
+    warm: int
     protocol: Literal["auto", "h1", "h2", "h3"]
     http2: Http2Options
     balance: Literal["round_robin", "random", "least_connections", "two_choices"] | BalanceOptions
@@ -299,7 +370,16 @@ class Upstream:
     @property
     def kinds(self) -> set[str]:
         """What its endpoints speak: `http`, `tcp`, or nothing in particular."""
+        if self.discover is not None:
+            return {KINDS[self.discover.scheme]}
         return {endpoint.url.kind for endpoint in self.endpoints} - {""}
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether TLS is spoken to all of its endpoints."""
+        if self.discover is not None:
+            return self.discover.scheme in SECURE
+        return all(endpoint.url.tls for endpoint in self.endpoints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +397,8 @@ class Config:
     access_log: AccessLogOptions | None
     """Its path is absolute, or `stdout` or `stderr`."""
     drain: DrainOptions
+    name_servers: tuple[NameServer, ...]
+    """Where names are asked for; none: where the system asks."""
     workers: int | None
     """None: one for each core."""
     warnings: tuple[Problem, ...]

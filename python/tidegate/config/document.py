@@ -12,7 +12,7 @@ is collected.
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self
 
 import yaml
 
@@ -26,6 +26,7 @@ KeyPath = tuple[str | int, ...]
 
 LARGEST_FILE = 16 << 20
 MOST_ALIASED = 100_000
+EXPECTED_KEYS = "expected a mapping with the keys listeners, routes and upstreams"
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 # What YAML 1.2 §5.1 does not count as printable.
@@ -59,11 +60,30 @@ class Document:
 
     def __init__(self, file: str, path: Path) -> None:
         """`file` is its name for people, `path` where it lies. Raises ConfigError when it is no single YAML mapping."""
-        self.file = file
-        walk = _Walk(file, path)
-        root = walk.compose()
-        self._root = _Spot((0, 0), (0, 0))
-        self.values = cast("dict[str, Any]", walk.value(root, (), self._root))
+        walk = _Walk(file, path.parent)
+        root = walk.compose(walk.read(path))
+        if not isinstance(root, yaml.MappingNode):
+            raise walk.misfit(root, "does not begin with a key", EXPECTED_KEYS)
+        self._take(walk, root, _Spot((0, 0), (0, 0)))
+
+    @classmethod
+    def of_list(cls, file: str, content: bytes, at: KeyPath, expected: str) -> Self:
+        """A list that stands for the part `at` of a configuration. `$` has no meaning in it: it may come from others.
+
+        Raises ConfigError when it is no single YAML list; JSON is YAML too.
+        """
+        walk = _Walk(file, None)
+        root = walk.compose(walk.decoded(content))
+        if not isinstance(root, yaml.SequenceNode):
+            raise walk.misfit(root, "is not a list", expected)
+        document = cls.__new__(cls)
+        document._take(walk, root, _Spot((0, 0), (0, 0)), at)
+        return document
+
+    def _take(self, walk: "_Walk", root: yaml.Node, spot: _Spot, at: KeyPath = ()) -> None:
+        self.file = walk.file
+        self._root, self._at = spot, at
+        self.values: Any = walk.value(root, (), spot)
         self.problems = walk.problems
         """What is wrong with single values."""
         self.unusable = walk.unusable
@@ -77,7 +97,7 @@ class Document:
         Of what is not written, the place is that of the mapping it would stand in. A single value where a list or a
         mapping is allowed (`bind: 0.0.0.0:80`) stands for its parts.
         """
-        spot = self._root
+        spot, path = self._root, path[len(self._at) :]
         for depth, step in enumerate(path):
             if step not in spot.members:
                 at_key, path = (True, path) if spot.members else (at_key, path[:depth])
@@ -90,24 +110,28 @@ class Document:
 class _Walk:
     """One pass over the nodes of a file."""
 
-    def __init__(self, file: str, path: Path) -> None:
+    def __init__(self, file: str, directory: Path | None) -> None:
+        """`directory` is where files are that values name; without one, nothing is expanded."""
         self.file = file
         self.problems: list[Problem] = []
         self.unusable: set[KeyPath] = set()
         self.files: list[Path] = []
-        self._directory = path.parent
-        self._source = self._read(path)
+        self._directory = directory
+        self._source = ""
         self._seen: set[int] = set()
         self._aliased = 0
 
     # From bytes to nodes.
 
-    def _read(self, path: Path) -> str:
+    def read(self, path: Path) -> str:
         try:
             with path.open("rb") as stream:
                 content = stream.read(LARGEST_FILE + 1)
         except OSError as error:
             raise self._fail((-1, 0), f"cannot be read: {error.strerror or error}") from error
+        return self.decoded(content)
+
+    def decoded(self, content: bytes) -> str:
         if len(content) > LARGEST_FILE:
             raise self._fail((-1, 0), f"is larger than {LARGEST_FILE >> 20} MiB")
         try:
@@ -115,18 +139,19 @@ class _Walk:
         except UnicodeDecodeError as error:
             raise self._fail((content.count(b"\n", 0, error.start), 0), "is not UTF-8 text") from error
 
-    def compose(self) -> yaml.MappingNode:
+    def compose(self, source: str) -> yaml.Node | None:
+        """The root of `source`; None when there is nothing in it."""
+        self._source = source
         try:
-            root = compose(self._source)
+            return compose(source)
         except yaml.MarkedYAMLError as error:
             raise self._syntax(error) from error
         except yaml.reader.ReaderError as error:
             raise self._unprintable(error) from error
-        if not isinstance(root, yaml.MappingNode):
-            found = "is empty" if root is None else "does not begin with a key"
-            at = _at(root) if root is not None else (-1, 0)
-            raise self._fail(at, found, "expected a mapping with the keys listeners, routes and upstreams")
-        return root
+
+    def misfit(self, root: yaml.Node | None, found: str, expected: str) -> ConfigError:
+        """For a root of the wrong kind."""
+        return self._fail(_at(root) if root else (-1, 0), found if root else "is empty", expected)
 
     def _syntax(self, error: yaml.MarkedYAMLError) -> ConfigError:
         mark = error.problem_mark or error.context_mark
@@ -217,7 +242,9 @@ class _Walk:
             self._unknown_tag(node, path)
             return node.value
         try:
-            return make(node.value) if node.tag != CORE + "str" else expand(node.value, self._directory, self.files)
+            if node.tag != CORE + "str" or self._directory is None:
+                return make(node.value)
+            return expand(node.value, self._directory, self.files)
         except ExpandError as error:
             self._problem(node, path, str(error), error.hint)
             self.unusable.add(path)

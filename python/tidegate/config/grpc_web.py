@@ -20,5 +20,5 @@ def check_grpc_web(routes: Iterable[Route], upstreams: Iterable[Upstream], findi
 
 def _carries_grpc(upstream: Upstream) -> bool:
     """Where ALPN decides it is to be seen."""
-    by_alpn = upstream.protocol == "auto" and all(endpoint.url.tls for endpoint in upstream.endpoints)
+    by_alpn = upstream.protocol == "auto" and upstream.is_secure
     return by_alpn or upstream.protocol in ("h2", "h3")

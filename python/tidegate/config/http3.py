@@ -30,13 +30,16 @@ def check_h3_upstreams(routes: Iterable[Route], upstreams: Iterable[Upstream], f
             if upstream.proxy_protocol:
                 message = "the PROXY protocol begins a TCP connection, and HTTP/3 has none"
                 findings.error((*upstream.path, "proxy_protocol"), message, "leave out one of them")
-            for index in _without_tls(upstream):
+            if upstream.discover is not None and not upstream.is_secure:
+                message = "HTTP/3 needs TLS, and the endpoints that are found have none"
+                findings.error((*upstream.path, "discover"), message, "add scheme: https", at_key=True)
+            for index in _without_tls(upstream) if upstream.discover is None else ():
                 message = f"HTTP/3 needs TLS, and '{upstream.endpoints[index].url}' has none"
                 findings.error((*upstream.path, "endpoints", index), message, EXPECTED)
     for route in routes:
         over_h3 = any(on.websocket.upstream_protocol == "h3" for on in route.listeners)
         for name, _ in route.action.to if over_h3 and isinstance(route.action, Forward) else ():
-            if (found := by_name.get(name)) and found.protocol != "h3" and _without_tls(found):
+            if (found := by_name.get(name)) and found.protocol != "h3" and not found.is_secure:
                 at = share_path(findings, (*route.path, "to"), name)
                 message = f"its WebSockets go over HTTP/3, which needs TLS, and not all endpoints of '{name}' have it"
                 findings.error(at, message, EXPECTED, at_key=at[-1] == name)

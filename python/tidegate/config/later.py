@@ -42,7 +42,6 @@ LATER: tuple[Later, ...] = (
     Later("routes.*.mirror"),
     Later("routes.*.access"),
     Later("upstreams.*.health"),
-    Later("upstreams.*.discover"),
 )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from tidegate.config.addresses import Bind
 from tidegate.config.certificates import PemFiles
-from tidegate.config.config import Config, Listener, Liveness, Route, Tls, Upstream, UpstreamTls
+from tidegate.config.config import Config, Discover, Listener, Liveness, Route, Tls, Upstream, UpstreamTls
+from tidegate.config.discover import check_presence, discover, named_endpoint, wants_tls
 from tidegate.config.document import Document, KeyPath
 from tidegate.config.faults import Findings
 from tidegate.config.grpc_web import check_grpc_web
@@ -90,6 +91,7 @@ class _Loading:
             admin=top.admin,
             access_log=self._access_log(top.access_log),
             drain=top.drain,
+            name_servers=top.dns.servers,
             workers=top.workers,
             warnings=tuple(in_order(self._findings.warnings)),
             document=self._document,
@@ -118,9 +120,14 @@ class _Loading:
         for name, value in written.items():
             path: KeyPath = ("upstreams", name)
             options = self._findings.validated(UpstreamOptions, value, path)
-            if options is not None:
-                upstreams.append(_upstream(name, path, options, self._upstream_tls(options, path)))
+            check_presence(value, path, self._findings)
+            if options is not None and (options.endpoints or options.discover):
+                upstreams.append(self._upstream(name, path, options))
         return tuple(upstreams)
+
+    def _upstream(self, name: str, path: KeyPath, options: UpstreamOptions) -> Upstream:
+        found = discover(options, path, self._path.parent, self._pem, self._findings)
+        return _upstream(name, path, options, found, self._upstream_tls(options, path))
 
     def _mapping(self, section: str, what: str) -> Mapping[str, Any]:
         written = self._document.values.get(section, {})
@@ -158,13 +165,14 @@ class _Loading:
         return self._pem.tls(options.tls, (*path, "tls")) if options.tls else None
 
     def _upstream_tls(self, options: UpstreamOptions, path: KeyPath) -> UpstreamTls | None:
-        if any(endpoint.url.tls for endpoint in options.endpoints):
+        if wants_tls(options):
             return self._pem.upstream_tls(options.tls, (*path, "tls"))
         if "tls" in options.written:
             message = "no endpoint of this upstream speaks TLS"
-            self._findings.error(
-                (*path, "tls"), message, "write them as https://host:port or tls://host:port", at_key=True
-            )
+            instead = "write them as https://host:port or tls://host:port"
+            if options.discover is not None:
+                instead = "add 'scheme: https' or 'scheme: tls' to 'discover'"
+            self._findings.error((*path, "tls"), message, instead, at_key=True)
         return None
 
     def _routes(self, listeners: Mapping[str, ListenerOptions]) -> tuple[Route, ...]:
@@ -264,11 +272,16 @@ def _names(section: object) -> list[str]:
     return list(section) if isinstance(section, dict) else []
 
 
-def _upstream(name: str, path: KeyPath, options: UpstreamOptions, tls: UpstreamTls | None) -> Upstream:
+def _upstream(
+    name: str, path: KeyPath, options: UpstreamOptions, found: Discover | None, tls: UpstreamTls | None
+) -> Upstream:
+    named = named_endpoint(options.discover) if options.discover else None
     return Upstream(
         name=name,
         path=path,
-        endpoints=options.endpoints,
+        endpoints=(named,) if named else options.endpoints,
+        discover=found,
+        warm=options.warm,
         protocol=options.protocol,
         http2=options.http2,
         balance=options.balance,

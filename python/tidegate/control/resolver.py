@@ -1,4 +1,5 @@
-"""Names to addresses: the hosts file and `localhost` first, as the system does, then DNS with its time to live.
+"""Names to addresses: the hosts file and `localhost` first, as the system does, then DNS with its time to live. And
+names of services to their servers, by SRV records (RFC 2782), which only DNS has.
 
 The system's own `getaddrinfo` is not used: it blocks a thread, and it hides how long an answer is good for.
 """
@@ -10,21 +11,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import dns.asyncresolver
 import dns.exception
+import dns.name
 import dns.resolver
+from dns.nameserver import Do53Nameserver
 from dns.rdatatype import RdataType
 
-__all__ = ["Answer", "Lookup", "LookupFailure", "SystemLookup"]
+from tidegate.config.addresses import NameServer
+
+__all__ = ["Answer", "Lookup", "LookupFailure", "NothingFound", "Server", "Servers", "SystemLookup"]
 
 HOSTS_TTL = 5.0
 """Seconds after which the hosts file is read again; it has no time to live of its own."""
 
 
+Where = tuple[NameServer, ...]
+"""Name servers; none are those of the system."""
+
+
 class LookupFailure(Exception):
-    """A name has no address now; the text says why."""
+    """There is no answer now; the text says why."""
+
+
+class NothingFound(LookupFailure):
+    """There is an answer, and nothing in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +48,58 @@ class Answer:
     ttl: float
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server of a service."""
+
+    name: str
+    port: int
+    priority: int
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """The servers of a service, the most wanted first, and for how many seconds they are good."""
+
+    servers: tuple[Server, ...]
+    ttl: float
+
+
 class Lookup(Protocol):
-    async def __call__(self, name: str) -> Answer:
-        """Raises LookupFailure; never an answer without addresses."""
-        ...
+    """Each raises LookupFailure rather than to give an answer with nothing in it."""
+
+    async def addresses(self, name: str, where: Where) -> Answer: ...
+    async def servers(self, name: str, where: Where) -> Servers: ...
 
 
 class SystemLookup:
-    """Looks up as this machine is set up: `/etc/hosts`, then the servers and search domains of `/etc/resolv.conf`."""
+    """Looks up as this machine is set up: `/etc/hosts`, then the servers and search domains of `/etc/resolv.conf`.
+
+    Where name servers are given, they are asked instead of the system's, and for the name as it is.
+    """
 
     def __init__(self, hosts: Path = Path("/etc/hosts")) -> None:
         self._hosts = hosts
 
-    async def __call__(self, name: str) -> Answer:
+    async def addresses(self, name: str, where: Where = ()) -> Answer:
         name = name.rstrip(".").lower()
         addresses = read_hosts(self._hosts).get(name) or _loopback(name)
-        return _ordered(addresses, HOSTS_TTL) if addresses else await _ask_servers(name)
+        return _ordered(addresses, HOSTS_TTL) if addresses else await _ask_servers(name, where)
+
+    async def servers(self, name: str, where: Where = ()) -> Servers:
+        answer = await _ask(_resolver(where), name, RdataType.SRV)
+        if isinstance(answer, LookupFailure):
+            raise answer
+        servers = {_server(record) for record in answer.records if record.target != dns.name.root}
+        if not servers:
+            raise NothingFound(f"{name} is said to be offered by nobody")  # RFC 2782: a target of "."
+        ranked = sorted(servers, key=lambda server: (server.priority, -server.weight, server.name, server.port))
+        return Servers(tuple(ranked), answer.ttl)
+
+
+def _server(record: Any) -> Server:
+    return Server(record.target.to_text(omit_final_dot=True).lower(), record.port, record.priority, record.weight)
 
 
 def read_hosts(path: Path) -> Mapping[str, list[str]]:
@@ -73,27 +122,40 @@ def _loopback(name: str) -> list[str]:
     return ["127.0.0.1", "::1"] if name.split(".")[-1] == "localhost" else []
 
 
-async def _ask_servers(name: str) -> Answer:
-    try:
-        # Anew each time: resolv.conf changes when a machine moves between networks.
-        resolver = dns.asyncresolver.Resolver()
-    except dns.exception.DNSException as error:
-        raise LookupFailure(f"no name servers: {error}") from error
+async def _ask_servers(name: str, where: Where) -> Answer:
+    resolver = _resolver(where)
     answers = await asyncio.gather(_ask(resolver, name, RdataType.A), _ask(resolver, name, RdataType.AAAA))
-    good = [answer for answer in answers if isinstance(answer, Answer)]
+    good = [answer for answer in answers if isinstance(answer, _Records)]
     if not good:
         raise LookupFailure("; ".join(dict.fromkeys(map(str, answers))))
-    addresses = [address for answer in good for address in answer.addresses]
+    addresses = [record.to_text() for answer in good for record in answer.records]
     return _ordered(addresses, min(answer.ttl for answer in good))
 
 
-async def _ask(resolver: dns.asyncresolver.Resolver, name: str, kind: RdataType) -> Answer | LookupFailure:
+def _resolver(where: Where) -> dns.asyncresolver.Resolver:
     try:
-        answer = await resolver.resolve(name, kind, search=True)
+        # Anew each time: resolv.conf changes when a machine moves between networks.
+        resolver = dns.asyncresolver.Resolver(configure=not where)
+    except dns.exception.DNSException as error:
+        raise LookupFailure(f"no name servers: {error}") from error
+    resolver.use_search_by_default = not where
+    if where:
+        resolver.nameservers = [Do53Nameserver(str(server.address), server.port) for server in where]
+    return resolver
+
+
+@dataclass(frozen=True, slots=True)
+class _Records:
+    records: tuple[Any, ...]
+    ttl: float
+
+
+async def _ask(resolver: dns.asyncresolver.Resolver, name: str, kind: RdataType) -> _Records | LookupFailure:
+    try:
+        answer = await resolver.resolve(name, kind)
     except (dns.exception.DNSException, OSError) as error:
         return LookupFailure(str(error))
-    ttl = max(0.0, answer.expiration - time.time())
-    return Answer(tuple(record.to_text() for record in answer), ttl)
+    return _Records(tuple(answer), max(0.0, answer.expiration - time.time()))
 
 
 def _ordered(addresses: list[str], ttl: float) -> Answer:

@@ -73,8 +73,6 @@ class Snapshot:
     secrets: Mapping[str, bytes]
     """PEM texts by the ids that `data` has in their place."""
     places: Places
-    names: Mapping[str, tuple[Json, ...]]
-    """The endpoints (of `data`) that are written as DNS names, by upstream: they take nothing until resolved."""
 
     def problem(self, pointer: str, message: str) -> Problem:
         """What the engine says of a part, at the place where that part is written."""
@@ -98,12 +96,7 @@ def compile(config: Config) -> Snapshot:
     """The snapshot of `config`. The same configuration always gives the same one."""
     writer = _Writer(config)
     data = writer.snapshot()
-    names = {upstream["name"]: _named(upstream) for upstream in data["upstreams"] if _named(upstream)}
-    return Snapshot(data, writer.secrets, Places(config.document, writer.paths), names)
-
-
-def _named(upstream: Json) -> tuple[Json, ...]:
-    return tuple(endpoint for endpoint in upstream["endpoints"] if "name" in endpoint["target"])
+    return Snapshot(data, writer.secrets, Places(config.document, writer.paths))
 
 
 class _Writer:
@@ -332,24 +325,16 @@ class _Writer:
 
     def _upstream(self, at: str, upstream: Upstream) -> Json:
         path = upstream.path
-        self._note({at: path, f"{at}/endpoints": (*path, "endpoints")})
-        self._note({f"{at}/endpoints/{index}": (*path, "endpoints", index) for index in range(len(upstream.endpoints))})
+        written: KeyPath = (*path, "discover" if upstream.discover else "endpoints")
+        self._note({at: path, f"{at}/endpoints": written})
+        self._note({f"{at}/endpoints/{index}": (*written, index) for index in range(len(upstream.endpoints))})
         return {
             "name": upstream.name,
             "place": self._place(path),
             "protocol": upstream.protocol,
             "http2": parts.http2(upstream.http2),
             "balance": parts.balance(upstream.balance),
-            "endpoints": [
-                {
-                    "name": endpoint.url.spelling,
-                    "host": endpoint.url.authority,
-                    "target": parts.target(endpoint.url),
-                    "weight": endpoint.weight,
-                    "tls": endpoint.url.host if endpoint.url.tls else None,
-                }
-                for endpoint in upstream.endpoints
-            ],
+            "endpoints": [parts.endpoint(endpoint) for endpoint in upstream.endpoints],
             "limits": {"connections": upstream.limits.connections, "pending": upstream.limits.pending},
             "proxy_protocol": upstream.proxy_protocol,
             "connect_timeout": upstream.connect_timeout,

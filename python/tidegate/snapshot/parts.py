@@ -8,7 +8,7 @@ from tidegate.config.options.admission import AdmissionOptions
 from tidegate.config.options.http import Http2Options
 from tidegate.config.options.listener import AccessOptions
 from tidegate.config.options.route import PathOptions, RetryOptions, RewriteOptions, TestOptions
-from tidegate.config.options.upstream import BalanceOptions, EjectOptions
+from tidegate.config.options.upstream import BalanceOptions, EjectOptions, EndpointOptions
 from tidegate.config.options.websocket import MessagesOptions, PingOptions
 from tidegate.config.origins import ANY_PORT, Origin, OriginRule
 from tidegate.config.units import Rate
@@ -177,6 +177,16 @@ def balance(balance: str | BalanceOptions) -> Json | str:
 
 def eject(eject: EjectOptions) -> Json:
     return {"failures": eject.failures, "for": eject.for_, "at_most": eject.at_most}
+
+
+def endpoint(endpoint: EndpointOptions) -> Json:
+    return {
+        "name": endpoint.url.spelling,
+        "host": endpoint.url.authority,
+        "target": target(endpoint.url),
+        "weight": endpoint.weight,
+        "tls": endpoint.url.host if endpoint.url.tls else None,
+    }
 
 
 def target(target: Target) -> Json:

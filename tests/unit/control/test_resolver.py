@@ -45,7 +45,7 @@ async def name_server(zone: Zone, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     made.nameservers = ["127.0.0.1"]
     made.port = transport.get_extra_info("sockname")[1]
     made.lifetime = 3
-    monkeypatch.setattr(resolver.dns.asyncresolver, "Resolver", lambda: made)
+    monkeypatch.setattr(resolver.dns.asyncresolver, "Resolver", lambda configure: made)
     yield
     transport.close()
 
@@ -58,35 +58,35 @@ def no_hosts(tmp_path: Path) -> SystemLookup:
 async def test_the_hosts_file_is_asked_first(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.5 Chat.internal other # comment\n127.0.0.4 chat.internal\nnonsense x\n\n")
-    answer = await SystemLookup(hosts)("CHAT.internal.")
+    answer = await SystemLookup(hosts).addresses("CHAT.internal.")
     assert (answer.addresses, answer.ttl) == (("127.0.0.4", "127.0.0.5"), resolver.HOSTS_TTL)
     assert "x" not in read_hosts(hosts)
 
 
 async def test_localhost_needs_no_server(no_hosts: SystemLookup) -> None:
-    assert "127.0.0.1" in (await no_hosts("localhost")).addresses
-    assert "127.0.0.1" in (await no_hosts("app.localhost")).addresses
+    assert "127.0.0.1" in (await no_hosts.addresses("localhost")).addresses
+    assert "127.0.0.1" in (await no_hosts.addresses("app.localhost")).addresses
 
 
 async def test_both_families_and_the_shorter_time(no_hosts: SystemLookup, monkeypatch: pytest.MonkeyPatch) -> None:
     zone = {("a.test.", "A"): (30, ["127.0.0.2", "127.0.0.1"]), ("a.test.", "AAAA"): (10, ["::1"])}
     monkeypatch.setattr(resolver, "_has_route", lambda _: True)
     async with name_server(zone, monkeypatch):
-        answer = await no_hosts("a.test")
+        answer = await no_hosts.addresses("a.test")
     assert answer.addresses == ("127.0.0.1", "127.0.0.2", "::1")
     assert 8 < answer.ttl <= 10
 
 
 async def test_one_family_is_enough(no_hosts: SystemLookup, monkeypatch: pytest.MonkeyPatch) -> None:
     async with name_server({("a.test.", "A"): (30, ["127.0.0.2"])}, monkeypatch):
-        assert (await no_hosts("a.test")).addresses == ("127.0.0.2",)
+        assert (await no_hosts.addresses("a.test")).addresses == ("127.0.0.2",)
 
 
 async def test_addresses_without_a_route_are_left_out(no_hosts: SystemLookup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolver, "_has_route", lambda address: ":" not in address)
     zone = {("a.test.", "A"): (30, ["127.0.0.2"]), ("a.test.", "AAAA"): (30, ["2001:db8::1"])}
     async with name_server(zone, monkeypatch):
-        assert (await no_hosts("a.test")).addresses == ("127.0.0.2",)
+        assert (await no_hosts.addresses("a.test")).addresses == ("127.0.0.2",)
 
 
 async def test_unreachable_addresses_are_better_than_none(
@@ -94,10 +94,10 @@ async def test_unreachable_addresses_are_better_than_none(
 ) -> None:
     monkeypatch.setattr(resolver, "_has_route", lambda _: False)
     async with name_server({("a.test.", "A"): (30, ["127.0.0.2"])}, monkeypatch):
-        assert (await no_hosts("a.test")).addresses == ("127.0.0.2",)
+        assert (await no_hosts.addresses("a.test")).addresses == ("127.0.0.2",)
 
 
 async def test_an_unknown_name_fails_with_the_reason(no_hosts: SystemLookup, monkeypatch: pytest.MonkeyPatch) -> None:
     async with name_server({}, monkeypatch):
         with pytest.raises(LookupFailure, match="does not exist"):
-            await no_hosts("nowhere.test")
+            await no_hosts.addresses("nowhere.test")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from tidegate.config.addresses import bind
+from tidegate.config.options.discover import DnsOptions
 from tidegate.config.options.listener import ListenerOptions
 from tidegate.config.options.route import RouteOptions
 from tidegate.config.options.upstream import UpstreamOptions
@@ -67,4 +68,5 @@ class GatewayOptions(Options):
         AccessLogOptions(), description="The access log, or `off`."
     )
     drain: DrainOptions = Field(DrainOptions(), description="How the gateway ends.")
+    dns: DnsOptions = Field(DnsOptions(), description="Where names of upstreams are asked for.")
     workers: Workers = Field(None, description="Threads that move bytes; `auto` is one for each core.")

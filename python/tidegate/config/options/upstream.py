@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tidegate.config.addresses import EXPECTED_ENDPOINT
+from tidegate.config.options.discover import DiscoverOptions
 from tidegate.config.options.http import Http2Options
 from tidegate.config.options.liveness import Keepalive, KeepaliveOptions, UserTimeout
 from tidegate.config.options.values import (
@@ -151,8 +152,16 @@ class UpstreamOptions(Options):
     """A named group of endpoints behind the gateway."""
 
     endpoints: Annotated[tuple[Endpoint, ...], items(at_least=1)] = Field(
+        (),
         description="`http://host:port`, `https://host:port`, `tcp://host:port` and `tls://host:port` (for "
-        "listeners with `tcp`), `unix:/path`, or `{url, weight}`. Names are resolved again as they age."
+        "listeners with `tcp`), `unix:/path`, or `{url, weight}`. Names are resolved again as they age. "
+        "This or `discover`.",
+    )
+    discover: DiscoverOptions | None = Field(None, description="Where they are found. This or `endpoints`.")
+    warm: Duration = Field(
+        5_000,
+        description="How long a start or a reload waits for the first endpoint of an upstream that is new; it goes on "
+        "without.",
     )
     protocol: Literal["auto", "h1", "h2", "h3"] = Field(
         "auto",

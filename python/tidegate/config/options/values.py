@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from tidegate.config import addresses, names, origins, units
-from tidegate.config.addresses import Bind, Network, Target
+from tidegate.config.addresses import Bind, NameServer, Network, Target
 from tidegate.config.expand import Expanded
 from tidegate.config.units import UnitError
 
@@ -40,7 +40,11 @@ __all__ = [
     "HostName",
     "HostPattern",
     "Limit",
+    "ListUrl",
+    "LookedUpName",
     "Method",
+    "NameAndPort",
+    "NameServerValue",
     "NetworkValue",
     "Number",
     "OptionalCloseCode",
@@ -398,6 +402,10 @@ OriginRules = Annotated[
 BindValue = Annotated[Bind, parsed(addresses.bind), PlainSerializer(str)]
 NetworkValue = Annotated[Network, parsed(addresses.network), PlainSerializer(str), WithJsonSchema({"type": "string"})]
 TargetValue = Annotated[Target, parsed(addresses.target)]
+NameServerValue = Annotated[NameServer, parsed(addresses.name_server), PlainSerializer(str)]
+NameAndPort = Annotated[str, parsed(addresses.name_and_port)]
+LookedUpName = Annotated[str, parsed(addresses.looked_up_name)]
+ListUrl = Annotated[str, parsed(addresses.list_url)]
 CookieName = Annotated[str, parsed(names.cookie_name)]
 HeaderName = Annotated[str, parsed(names.header_name)]
 HeaderValue = Annotated[str, parsed(names.header_value)]

@@ -213,7 +213,9 @@ impl Engine {
             own.gauge("tidegate_upstream_connections", &labels).add(seats.taken());
             own.gauge("tidegate_upstream_pending", &labels).add(seats.waiting());
             own.counter("tidegate_upstream_overflows_total", &labels).add(seats.overflows());
-            for endpoint in upstream.endpoints() {
+            let endpoints = upstream.endpoints();
+            own.gauge("tidegate_upstream_endpoints", &labels).add(endpoints.len() as u64);
+            for endpoint in endpoints {
                 let labels = [("upstream", &*upstream.name), ("endpoint", &*endpoint.address())];
                 own.gauge("tidegate_endpoint_connections", &labels).add(endpoint.load());
                 own.counter("tidegate_endpoint_connect_failures_total", &labels).add(endpoint.failures());
