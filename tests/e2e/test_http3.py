@@ -310,6 +310,33 @@ async def test_a_server_that_is_lost_cancels_the_stream(client: H3Client, upstre
     assert all(frame.op == 8 for frame in await frames(peer))
 
 
+async def test_heads_that_find_no_room_in_the_window(gateway: Gateway, upstream: Play) -> None:
+    """Nothing follows the head that would push it out: it must go by itself when there is room."""
+    async with dial(gateway.port("edge"), max_data=16_384) as client:
+        await client.settled()
+        client.pause()
+        flooded = await opened(client)
+        await flooded.send(binary(b"x" * 20_000))
+        await client.full()
+        stream = await client.connect_to(upstream.prefix)
+        server = await accept(await upstream.connection())
+        log = gateway.access_log()
+        await asyncio.to_thread(log.wait_for, event="open", protocol="h3", path=upstream.prefix)
+        asking = await client.ask("GET", upstream.prefix)
+        asked = await upstream.connection()
+        await asked.head()
+        await asked.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        async with dial(gateway.port("edge")) as other:
+            assert (await (await other.ask("GET", "/fixed")).answer())[1] == b"hello"
+        client.resume()
+        await flooded.expect(binary(b"x" * 20_000))
+        await until(lambda: [head.status for head in asking.interim] == [103])
+        head = await stream.head()
+        assert head.status == 200
+        await Peer(stream, head, is_client=True).send(binary(b"up"))
+        await server.expect(binary(b"up"))
+
+
 async def test_another_protocol(client: H3Client) -> None:
     assert (await (await client.connect_to("/echo", protocol="connect-udp")).answer())[0].status == 501
 

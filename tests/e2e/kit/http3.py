@@ -177,6 +177,10 @@ class H3Client(QuicConnectionProtocol):
         self.paused: set[int] = set()
         self._raise_limits = self._quic._write_stream_limits
         self._quic._write_stream_limits = self._limit  # type: ignore[method-assign]
+        self._is_paused = False
+        self._raise_limit = self._quic._write_connection_limits
+        self._quic._write_connection_limits = self._limit_all  # type: ignore[method-assign]
+        self._full = asyncio.Event()
         self._settled = asyncio.Event()
         self._ended = asyncio.Event()
 
@@ -184,6 +188,22 @@ class H3Client(QuicConnectionProtocol):
         """The library knows of no reader who is slow: it raises a stream's window as soon as the half has come."""
         if stream.stream_id not in self.paused:
             self._raise_limits(builder, space, stream)
+
+    def _limit_all(self, builder: Any, space: Any) -> None:
+        if not self._is_paused:
+            self._raise_limit(builder, space)
+
+    def pause(self) -> None:
+        """Take no more than the connection's window has room for."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        self._is_paused = False
+        self.transmit()
+
+    async def full(self) -> None:
+        """The connection's window is used up."""
+        await soon(self._full.wait())
 
     @property
     def goaways(self) -> list[int]:
@@ -262,6 +282,9 @@ class H3Client(QuicConnectionProtocol):
                 self.streams[stream_id].take(heard)
         if self.http.received_settings is not None:
             self._settled.set()
+        window = self.quic._local_max_data
+        if window.used >= window.value:
+            self._full.set()
 
 
 @contextlib.asynccontextmanager

@@ -19,7 +19,9 @@ pub struct Line {
 
 impl Line {
     pub fn new(stream: Stream) -> Self {
-        Self { stream, watch: Watch::default(), outbox: Outbox::default(), broken: false, unflushed: false }
+        // Over HTTP/3 the head of the answer may still wait for room in the window of the connection.
+        let unflushed = stream.holds_back();
+        Self { stream, watch: Watch::default(), outbox: Outbox::default(), broken: false, unflushed }
     }
 
     /// Writes `bytes` at once as far as the socket takes them, and keeps the rest.

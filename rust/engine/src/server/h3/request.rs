@@ -61,8 +61,10 @@ impl Request {
         if sent.await.is_ok() { Step::Next } else { Step::Drop }
     }
 
-    /// Ready when the client wants no answer any more, or the connection is lost.
+    /// Ready when the client wants no answer any more, or the connection is lost. Until then what had no room yet goes.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Where it fails, the next line tells.
+        let _ = self.send.poll_flush(cx);
         self.send.poll_stopped(cx)
     }
 
