@@ -1,4 +1,4 @@
-"""Two gateways in a row, with HTTP/2 between them, in clear text and over TLS: all that one carries, two do."""
+"""Two gateways in a row, with HTTP/2, in clear text and over TLS, or HTTP/3 between them: all that one carries, two do."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ from tidegate.testing import Gateway, Record
 CLIENT = "203.0.113.7"
 PROXIED = f"PROXY TCP4 {CLIENT} 198.51.100.1 40000 8080\r\n".encode()
 TLS = {"certificates": [{"cert": "site.pem", "key": "site.pem"}]}
-BETWEEN = ("h2", "h2 over TLS")
+BETWEEN = ("h2", "h2 over TLS", "h3")
 LANES = 60
 
 
@@ -276,7 +276,7 @@ async def test_a_drain_of_the_inner_one(chain: Chain) -> None:
 # ---- tunnels --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("between", [between for between in BETWEEN if between != "h3"])
+@pytest.mark.parametrize("between", BETWEEN)
 async def test_a_tunnel_that_ends_at_the_second(between: str, directory: Path) -> None:
     ends = {"match": {"method": "CONNECT"}, "upgrades": "connect", "tunnel": {"connect": "terminate"}}
     async with tcp_server() as (server, url):
