@@ -1,4 +1,4 @@
-"""Two gateways in a row, with HTTP/2, in clear text and over TLS, or HTTP/3 between them: all that one carries, two do."""
+"""Two gateways in a row, with HTTP/2, in clear text and over TLS, or HTTP/3 between them: what one carries, two do."""
 
 import asyncio
 import contextlib

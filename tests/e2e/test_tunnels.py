@@ -1,7 +1,8 @@
-"""Tunnels: CONNECT and upgrades to other protocols, over each version of HTTP, to endpoints of HTTP/1.1, HTTP/2 and
-TCP."""
+"""Tunnels: CONNECT and upgrades to other protocols, over each version of HTTP, to endpoints of HTTP/1.1, HTTP/2,
+HTTP/3 and TCP."""
 
 import asyncio
+import contextlib
 import http.client
 import random
 import signal
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
+from tests.e2e.kit.certificates import Authority
 from tests.e2e.kit.h2server import ErrorCodes, H2Server
+from tests.e2e.kit.h3server import H3Server
 from tests.e2e.kit.http2 import HOST, context
 from tests.e2e.kit.http2 import dial as dial_h2
+from tests.e2e.kit.http3 import Code
 from tests.e2e.kit.peers import running
 from tests.e2e.kit.sites import LOOPBACK, Config, reload, site, until
 from tests.e2e.kit.tcp import server as tcp_server
@@ -23,7 +26,8 @@ from tests.e2e.kit.tunnels import VERSIONS, asking, rest, was_cut
 from tests.e2e.kit.wire import Head, Lanes, Play, Wire, dial, request_bytes
 from tidegate.testing import Gateway, Record
 
-TLS = {"certificates": [{"cert": "site.pem", "key": "site.pem"}]}
+TLS = {"certificates": [{"cert": "here.pem", "key": "here.key"}]}
+TRUSTED = {"ca": "ca.pem"}
 LISTENERS: dict[str, Any] = {
     "edge": {"bind": LOOPBACK},
     "tls": {"bind": LOOPBACK, "tls": TLS, "http": ["h1", "h2", "h3"]},
@@ -48,8 +52,7 @@ def config(lanes: Lanes) -> Config:
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("tunnels")
-    certificate = trustme.CA().issue_cert(HOST)
-    certificate.private_key_and_cert_chain_pem.write_to_path(str(made / "site.pem"))
+    Authority(made).issue("here", HOST, "127.0.0.1")
     return made
 
 
@@ -397,28 +400,86 @@ async def test_a_reload_ends_the_tunnels_of_a_route_that_is_gone(behind: Play) -
 # ---- to other kinds of endpoints ------------------------------------------------------------------------------------
 
 
+@contextlib.asynccontextmanager
+async def in_front_of(spoken: str, directory: Path) -> AsyncIterator[tuple[Gateway, H2Server | H3Server]]:
+    """A gateway, and a server of HTTP/2 or HTTP/3 behind it."""
+    async with H2Server() if spoken == "h2" else H3Server(directory) as server:
+        upstream = {"endpoints": [server.url], "protocol": spoken} | ({"tls": TRUSTED} if spoken == "h3" else {})
+        taken = {"upgrades": ["connect", "spdy/3.1"], "to": "app"}
+        config = site(taken, upstreams={"app": upstream}, listeners=LISTENERS)
+        async with running(config, directory=directory) as gateway:
+            yield gateway, server
+
+
+every_stream = pytest.mark.parametrize("spoken", ["h2", "h3"])
+
+
 @every_version
 @every_kind
-async def test_endpoints_of_http_2(directory: Path, version: str, token: str) -> None:
-    async with H2Server() as server:
-        upstreams = {"app": {"endpoints": [server.url], "protocol": "h2"}}
-        config = site({"upgrades": ["connect", "spdy/3.1"], "to": "app"}, upstreams=upstreams, listeners=LISTENERS)
-        authority, path = ("db.test:5432", None) if token == "connect" else (HOST, "/x")
-        async with running(config, directory=directory) as gateway:
-            async with asking(gateway, version, token, "/x", authority) as client:
-                asked = await server.asked()
-                assert (asked[":method"], asked[":authority"], asked.get(":path")) == ("CONNECT", authority, path)
-                assert asked.get(":protocol") == (None if token == "connect" else token)
-                asked.answer(200, ("x-from", "server"))
-                head = await client.head()
-                assert head.get("x-from") == "server"
-                await client.send(b"up")
-                assert await asked.exactly(2) == b"up"
-                await asked.send(b"down")
-                assert await client.exactly(4) == b"down"
-                asked.reset(ErrorCodes.CONNECT_ERROR)
-                assert await was_cut(client)
-            assert (await logged(gateway, event="open"))["upstream_protocol"] == "h2"
+@every_stream
+async def test_endpoints_of_streams(directory: Path, version: str, token: str, spoken: str) -> None:
+    authority, path = ("db.test:5432", None) if token == "connect" else (HOST, "/x")
+    async with in_front_of(spoken, directory) as (gateway, server):
+        async with asking(gateway, version, token, "/x", authority) as client:
+            asked = await server.asked()
+            assert (asked[":method"], asked[":authority"], asked.get(":path")) == ("CONNECT", authority, path)
+            assert asked.get(":protocol") == (None if token == "connect" else token)
+            asked.answer(200, ("x-from", "server"))
+            head = await client.head()
+            assert head.get("x-from") == "server"
+            await client.send(b"up")
+            assert await asked.exactly(2) == b"up"
+            await asked.send(b"down")
+            assert await client.exactly(4) == b"down"
+            asked.reset(ErrorCodes.CONNECT_ERROR if spoken == "h2" else Code.CONNECT_ERROR)
+            assert await was_cut(client)
+        assert (await logged(gateway, event="open"))["upstream_protocol"] == spoken
+        assert (await logged(gateway, event="close"))["cause"] == "upstream_lost"
+
+
+@every_version
+@every_stream
+async def test_ends_at_endpoints_of_streams(directory: Path, version: str, spoken: str) -> None:
+    """Each direction by itself, and a client that is lost."""
+    up, down = random.Random(3).randbytes(1 << 18), random.Random(4).randbytes(1 << 18)
+    async with in_front_of(spoken, directory) as (gateway, server):
+        async with asking(gateway, version, "connect", host="db.test:5432", early=b"first") as client:
+            asked = await server.asked()
+            asked.answer(200)
+            assert (await client.head()).status == 200
+            assert await asked.exactly(5) == b"first"
+            _, _, came_up, came_down = await asyncio.gather(
+                client.send(up), asked.send(down), asked.exactly(len(up)), client.exactly(len(down))
+            )
+            assert (came_up, came_down) == (up, down)
+            client.finish()
+            await asked.ended()
+            asked.push(b"last", end=True)
+            assert await rest(client) == b"last"
+        assert (await logged(gateway, event="close"))["cause"] == "client"
+        async with asking(gateway, version, "connect", host="db.test:5432") as client:
+            asked = await server.asked()
+            asked.answer(200)
+            assert (await client.head()).status == 200
+            client.reset()
+            assert await asked.was_reset() == (ErrorCodes if spoken == "h2" else Code).CONNECT_ERROR
+        assert (await logged(gateway, event="close", cause="client_lost"))["upstream_protocol"] == spoken
+
+
+@every_version
+@every_kind
+@every_stream
+async def test_endpoints_of_streams_that_refuse(directory: Path, version: str, token: str, spoken: str) -> None:
+    authority = "db.test:5432" if token == "connect" else HOST
+    async with (
+        in_front_of(spoken, directory) as (gateway, server),
+        asking(gateway, version, token, "/x", authority) as client,
+    ):
+        asked = await server.asked()
+        asked.answer(403, ("content-length", "2"), ("x-why", "so"))
+        asked.push(b"no", end=True)
+        head = await client.head()
+        assert (head.status, head.get("x-why"), await client.exactly(2)) == (403, "so", b"no")
 
 
 async def test_what_only_http_1_1_can_ask(lanes: Lanes) -> None:
