@@ -307,7 +307,7 @@ BROKEN = {
     "data first": (bytes.fromhex("00 01 61"), Code.FRAME_UNEXPECTED),
     "settings on a request's stream": (bytes.fromhex("04 00"), Code.FRAME_UNEXPECTED),
     "a frame of HTTP/2": (bytes.fromhex("06 00"), Code.FRAME_UNEXPECTED),
-    "a push": (bytes.fromhex("05 01 00"), Code.FRAME_UNEXPECTED),
+    "a push": (bytes.fromhex("05 01 00"), Code.ID_ERROR),
     "a dynamic table": (bytes.fromhex("01 03 0000 80"), Code.DECOMPRESSION_FAILED),
     "a status of letters": (bytes.fromhex("01 06 0000 5f 09 01 78"), None),
     "a head without a status": (bytes.fromhex("01 02 0000"), None),
@@ -337,7 +337,32 @@ async def test_an_answer_that_is_none(files: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "said,code",
-    [("0d 01 00", Code.FRAME_UNEXPECTED), ("07 01 05", 0x108), ("04 00", Code.FRAME_UNEXPECTED), ("03 01 00", 0x108)],
+    [("01 03 0000 80", Code.DECOMPRESSION_FAILED), ("05 01 00", Code.ID_ERROR), ("04 00", Code.FRAME_UNEXPECTED)],
+    ids=["trailers with a dynamic table", "a push", "settings"],
+)
+async def test_what_may_not_follow_the_content(files: Path, said: str, code: Code) -> None:
+    """The answer is cut, and its connection ends."""
+    server = H3Server(files)
+    async with h3_site(server, files) as gateway:
+        asking = asyncio.create_task(ask(gateway))
+        asked = await server.asked()
+        asked.answer(200)
+        asked.push(b"part")
+        asked.write(bytes.fromhex(said), end=True)
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await asking
+        ending = await asyncio.wait_for(asyncio.shield(asked.connection.ending), 10)
+        assert ending.error_code == code
+
+
+@pytest.mark.parametrize(
+    "said,code",
+    [
+        ("0d 01 00", Code.FRAME_UNEXPECTED),
+        ("07 01 05", Code.ID_ERROR),
+        ("04 00", Code.FRAME_UNEXPECTED),
+        ("03 01 00", Code.ID_ERROR),
+    ],
     ids=["max_push_id", "goaway of no request", "settings again", "cancel_push"],
 )
 async def test_a_control_stream_that_breaks_the_rules(files: Path, said: str, code: int) -> None:

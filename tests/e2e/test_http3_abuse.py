@@ -207,6 +207,16 @@ async def test_sections_that_are_none(
     await ended_for(client, gateway, code, label, before)
 
 
+async def test_trailers_that_are_none(client: H3Client, gateway: Gateway, upstream: Play) -> None:
+    before = errors(gateway, "decompression_failed")
+    pseudo = [(":method", "POST"), (":scheme", "https"), (":authority", HOST), (":path", upstream.prefix)]
+    stream = client.open(pseudo)
+    stream.push(b"content")
+    stream.write(b"\x01\x03\x00\x00\x80")
+    stream.finish()
+    await ended_for(client, gateway, Code.DECOMPRESSION_FAILED, "decompression_failed", before)
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use tidegate_engine::http::h3::code::Code;
-use tidegate_engine::http::h3::control::{StreamKind, StreamReader};
+use tidegate_engine::http::h3::control::{Speaker, StreamKind, StreamReader};
 use tidegate_engine::http::h3::head::{read_request, read_trailers};
 use tidegate_engine::http::h3::message::{Event, MessageReader};
 use tidegate_engine::http::h3::qpack;
@@ -13,17 +13,19 @@ const LIMIT: usize = 2048;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((which, bytes)) = bytes.split_first() else { return };
-    if let Ok(kind) = StreamKind::new(u64::from(which % 5)) {
-        if let (Some(mut whole), Some(mut split)) = (StreamReader::new(kind), StreamReader::new(kind)) {
+    let speaker = if which & 1 == 0 { Speaker::Client } else { Speaker::Server };
+    if let Ok(kind) = StreamKind::new(u64::from(which / 2 % 5), speaker) {
+        let new = || StreamReader::new(kind, speaker);
+        if let (Some(mut whole), Some(mut split)) = (new(), new()) {
             assert_eq!(whole.take(bytes), bytes.chunks(1).try_for_each(|byte| split.take(byte)));
         }
     }
-    assert_eq!(read(bytes, usize::MAX), read(bytes, 1));
+    assert_eq!(read(speaker, bytes, usize::MAX), read(speaker, bytes, 1));
     check_section(bytes);
 });
 
-fn read(bytes: &[u8], step: usize) -> (Vec<Event>, usize, Option<Code>) {
-    let mut reader = MessageReader::new(LIMIT);
+fn read(speaker: Speaker, bytes: &[u8], step: usize) -> (Vec<Event>, usize, Option<Code>) {
+    let mut reader = MessageReader::new(speaker, LIMIT);
     let (mut events, mut content, mut rest) = (Vec::new(), 0, bytes);
     while !rest.is_empty() {
         let (some, others) = rest.split_at(reader.wanted().min(step).min(rest.len()));

@@ -10,7 +10,7 @@ use h2::{RecvStream, SendStream};
 
 use crate::http::chunked::{CHUNK_TAIL, write_chunk_head, write_last_chunk};
 use crate::http::grpc_web::Translation;
-use crate::http::h3::head::{read_trailers, write_trailers};
+use crate::http::h3::head::write_trailers;
 use crate::http::{BodyLength, BodyReader, BodyStep, Fields, from_map, to_map};
 use crate::io::h3::{Receive, Send};
 use crate::io::turns::Turn;
@@ -381,8 +381,7 @@ impl Pump {
                 self.count(read)?;
                 return Poll::Ready(self.pass(cx, &scratch[..read], to));
             }
-            if let Some(section) = from.take_trailers() {
-                let trailers = read_trailers(&section, TRAILERS).ok_or(Stuck::Malformed)?;
+            if let Some(trailers) = from.take_trailers(TRAILERS).map_err(|_| Stuck::Malformed)? {
                 self.trailers = crate::http::passable_trailers(trailers);
             }
             Poll::Ready(self.finish())

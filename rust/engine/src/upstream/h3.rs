@@ -93,7 +93,7 @@ impl Carrier {
     /// Sends a request's head; `ended`: it has no body.
     pub fn open(&self, (send, receive): Lane, request: &Request<()>, ended: bool) -> Option<Opened> {
         let id = u64::from(receive.id());
-        let receive = Receive::new(self.quic.clone(), receive, HEAD_LIMIT);
+        let receive = Receive::new(self.quic.clone(), receive, Speaker::Server, HEAD_LIMIT);
         let mut send = Send::new(send, self.undelivered.clone());
         send.send_section(&write_request(request)).ok()?;
         let ending = ended && request.method() != http::Method::CONNECT;

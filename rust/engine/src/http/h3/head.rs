@@ -9,7 +9,8 @@ use ::h2::ext::Protocol;
 use ::http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
 
-use super::qpack;
+use super::code::Code;
+use super::qpack::{self, BadSection};
 use crate::http::fields::Fields;
 use crate::http::h2::{self, is_of_connection};
 use crate::http::{BadHead, RequestHead};
@@ -141,10 +142,16 @@ pub fn write_request(request: &Request<()>) -> Vec<u8> {
 }
 
 /// Trailers, as a field section.
-pub fn read_trailers(section: &[u8], limit: usize) -> Option<Fields> {
-    let fields = qpack::decode(section, limit).ok()?;
+///
+/// # Errors
+/// What it ends for: the message, or the connection.
+pub fn read_trailers(section: &[u8], limit: usize) -> Result<Fields, Code> {
+    let fields = qpack::decode(section, limit).map_err(|bad| match bad {
+        BadSection::TooLarge => Code::MESSAGE_ERROR,
+        BadSection::Malformed => Code::DECOMPRESSION_FAILED,
+    })?;
     let fits = fields.iter().all(|(name, value)| regular(name, value).is_some());
-    fits.then_some(fields)
+    if fits { Ok(fields) } else { Err(Code::MESSAGE_ERROR) }
 }
 
 /// The field section of an answer's head.

@@ -9,11 +9,13 @@
 //! After a CONNECT that was accepted there is data alone (§4.4): [`MessageReader::open_tunnel`].
 
 use super::code::Code;
+use super::control::Speaker;
 use super::frame::{FrameHead, Kind};
 
 /// Reads a message from bytes.
 #[derive(Debug)]
 pub struct MessageReader {
+    speaker: Speaker,
     stage: Stage,
     part: Part,
     head: FrameHead,
@@ -58,9 +60,9 @@ enum Part {
 }
 
 impl MessageReader {
-    pub fn new(limit: usize) -> Self {
+    pub fn new(speaker: Speaker, limit: usize) -> Self {
         let (stage, part, head) = (Stage::Head, Part::FrameHead, FrameHead::default());
-        Self { stage, part, head, section: Vec::new(), limit, vain: 0 }
+        Self { speaker, stage, part, head, section: Vec::new(), limit, vain: 0 }
     }
 
     /// The head that came was that of an interim answer: the next one is a head too.
@@ -140,6 +142,10 @@ impl MessageReader {
                 self.skip(length);
                 Ok(None)
             }
+            // A server may push beside its answer, as often as it was told that it may: never (§4.6, §7.2.5).
+            (Kind::PushPromise, Stage::Head | Stage::Body | Stage::Ended) if self.speaker == Speaker::Server => {
+                Err(if length == 0 { Code::FRAME_ERROR } else { Code::ID_ERROR })
+            }
             _ => Err(Code::FRAME_UNEXPECTED),
         }
     }
@@ -187,7 +193,7 @@ mod tests {
 
     /// Feeds at most `step` bytes at a time.
     fn read(bytes: &[u8], step: usize) -> Result<(Vec<Event>, usize), Code> {
-        let mut reader = MessageReader::new(50);
+        let mut reader = MessageReader::new(Speaker::Client, 50);
         let (mut events, mut data, mut rest) = (Vec::new(), 0, bytes);
         while !rest.is_empty() {
             let (some, others) = rest.split_at(reader.wanted().min(step).min(rest.len()));
@@ -224,7 +230,7 @@ mod tests {
         let mut bytes = Vec::new();
         write_headers(&mut bytes, b"1");
         write_headers(&mut bytes, b"2");
-        let mut reader = MessageReader::new(50);
+        let mut reader = MessageReader::new(Speaker::Client, 50);
         let mut heads = Vec::new();
         for byte in bytes {
             if let Some(Event::Head(section)) = reader.take(&[byte]).unwrap() {
@@ -256,6 +262,23 @@ mod tests {
         for bytes in [&[0x0, 0][..], &[0x4, 0], &[0x1, 0, 0x5, 0], &[0x1, 0, 0x1, 0, 0x0, 0], &[0x1, 0, 0x7, 0]] {
             assert_eq!(read(bytes, 1), Err(Code::FRAME_UNEXPECTED), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn a_push_of_a_server() {
+        for before in 0..3 {
+            let mut reader = MessageReader::new(Speaker::Server, 50);
+            for _ in 0..before {
+                reader.take(&[0x1, 0]).unwrap();
+            }
+            assert_eq!(reader.take(&[0x5, 1]), Err(Code::ID_ERROR), "{before}");
+        }
+        let mut reader = MessageReader::new(Speaker::Server, 50);
+        assert_eq!(reader.take(&[0x5, 0]), Err(Code::FRAME_ERROR));
+        let mut tunnel = MessageReader::new(Speaker::Server, 50);
+        tunnel.take(&[0x1, 0]).unwrap();
+        tunnel.open_tunnel();
+        assert_eq!(tunnel.take(&[0x5, 1]), Err(Code::FRAME_UNEXPECTED));
     }
 
     #[test]

@@ -7,7 +7,10 @@ use std::task::{Context, Poll, ready};
 use quinn::RecvStream;
 
 use super::{Quic, lost, varint};
+use crate::http::Fields;
 use crate::http::h3::code::Code;
+use crate::http::h3::control::Speaker;
+use crate::http::h3::head::read_trailers;
 use crate::http::h3::message::{Event, MessageReader};
 
 /// How much of a head is read at once.
@@ -43,8 +46,8 @@ enum Read {
 
 impl Receive {
     /// `limit` is the most bytes that a field section may have.
-    pub fn new(quic: Quic, stream: RecvStream, limit: usize) -> Self {
-        let reader = MessageReader::new(limit);
+    pub fn new(quic: Quic, stream: RecvStream, speaker: Speaker, limit: usize) -> Self {
+        let reader = MessageReader::new(speaker, limit);
         let parting = Code::REQUEST_CANCELLED;
         Self { stream, quic, reader, announced: None, trailers: None, ended: false, failed: false, parting }
     }
@@ -107,9 +110,10 @@ impl Receive {
         }
     }
 
-    /// The field section behind the content, once that has ended.
-    pub fn take_trailers(&mut self) -> Option<Vec<u8>> {
-        self.trailers.take()
+    /// What was behind the content, once that has ended, of at most `limit` bytes.
+    pub fn take_trailers(&mut self, limit: usize) -> io::Result<Option<Fields>> {
+        let section = self.trailers.take();
+        section.map(|section| read_trailers(&section, limit)).transpose().map_err(|code| self.fail(code))
     }
 
     /// Takes the bytes of one part of a frame. Data goes to `buffer`; with an empty one it is not to come yet.

@@ -168,7 +168,7 @@ impl Driver {
         }
         self.next = self.next.max(u64::from(receive.id()) + 4);
         self.quiet_since = None;
-        let receive = Receive::new(self.quic.clone(), receive, self.terms.head_limit);
+        let receive = Receive::new(self.quic.clone(), receive, Speaker::Client, self.terms.head_limit);
         let request = Request::new(self.downstream.clone(), receive, Send::new(send, self.undelivered.clone()));
         let (worker, terms, resets) = (self.worker.clone(), self.terms.clone(), self.resets.clone());
         tokio::task::spawn_local(exchange(worker, request, terms, resets));
