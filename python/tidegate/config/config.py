@@ -355,6 +355,7 @@ class Upstream:
     """Those that are written."""
     discover: Discover | None
     warm: int
+    on_remove: Literal["keep", "drain"]
     protocol: Literal["auto", "h1", "h2", "h3"]
     http2: Http2Options
     balance: Literal["round_robin", "random", "least_connections", "two_choices"] | BalanceOptions

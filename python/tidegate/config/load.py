@@ -282,6 +282,7 @@ def _upstream(
         endpoints=(named,) if named else options.endpoints,
         discover=found,
         warm=options.warm,
+        on_remove=options.on_remove,
         protocol=options.protocol,
         http2=options.http2,
         balance=options.balance,

@@ -346,6 +346,7 @@ class _Writer:
             },
             "eject": parts.eject(upstream.eject) if upstream.eject else None,
             "tls": self._upstream_tls(f"{at}/tls", (*path, "tls"), upstream.tls) if upstream.tls else None,
+            "on_remove": upstream.on_remove,
         }
 
     def _upstream_tls(self, at: str, path: KeyPath, tls: UpstreamTls) -> Json:

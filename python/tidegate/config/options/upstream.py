@@ -163,6 +163,11 @@ class UpstreamOptions(Options):
         description="How long a start or a reload waits for the first endpoint of an upstream that is new; it goes on "
         "without.",
     )
+    on_remove: Literal["keep", "drain"] = Field(
+        "keep",
+        description="Live WebSockets, TCP connections and tunnels of an endpoint that has left: they go on, or are "
+        "ended like those of a route that has left.",
+    )
     protocol: Literal["auto", "h1", "h2", "h3"] = Field(
         "auto",
         description="What is spoken to the endpoints. `auto`: over TLS what ALPN agrees on, `h1` in clear text; for "

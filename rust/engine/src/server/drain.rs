@@ -47,7 +47,7 @@ pub fn everything(worker: &Rc<Worker>, pace: &Pace) {
     close_paced(worker, worker.leases.select(|_| true), *pace);
 }
 
-/// Closes the WebSockets that the running configuration has no place for, or whose route wants it.
+/// Closes the WebSockets that the running configuration has no place for, or whose route or upstream wants it.
 pub fn reconcile(worker: &Rc<Worker>) {
     let Some(state) = worker.shared.state() else { return };
     let ids = worker.leases.select(|lease| !stays(&state, lease));
@@ -58,10 +58,18 @@ pub fn reconcile(worker: &Rc<Worker>) {
 
 fn stays(state: &State, lease: &Lease) -> bool {
     let Some(route) = state.route(&lease.route) else { return false };
+    if has_departed(lease) {
+        return false;
+    }
     let has_upstream = lease.endpoint.is_none() || state.upstreams.iter().any(|up| up.name == lease.upstream);
     let has_listener = state.listener(&lease.connection.listening.key).is_some();
     let changed = state.routes[route].fingerprint != lease.fingerprint;
     has_upstream && has_listener && !(changed && state.snapshot.routes[route].on_change == OnChange::Drain)
+}
+
+/// Whether it is at an endpoint that has left, and may not stay there.
+fn has_departed(lease: &Lease) -> bool {
+    lease.endpoint.as_ref().is_some_and(|permit| permit.endpoint().is_draining())
 }
 
 fn close_paced(worker: &Rc<Worker>, ids: Vec<u64>, pace: Pace) {
@@ -94,6 +102,9 @@ fn order(worker: &Worker, id: u64, pace: &Pace) -> Order {
 pub fn lateness(worker: &Worker, decided: &State, lease: &Lease) -> Option<Cause> {
     if worker.shared.is_draining() && lease.connection.listening.gate.is_closed() {
         return Some(Cause::Drain);
+    }
+    if has_departed(lease) {
+        return Some(Cause::Reload);
     }
     let state = worker.shared.state()?;
     (state.generation != decided.generation && !stays(&state, lease)).then_some(Cause::Reload)

@@ -160,12 +160,17 @@ impl Engine {
     /// Replaces the endpoints of a running upstream.
     ///
     /// # Errors
-    /// When there is no such upstream.
+    /// When there is no such upstream, or an endpoint wants TLS that it has none for.
     pub fn set_endpoints(&self, upstream: &str, endpoints: &[Endpoint]) -> Result<(), Fault> {
         let state = self.shared.state();
         let found = state.as_ref().and_then(|state| state.upstreams.iter().find(|one| *one.name == *upstream));
         let found = found.ok_or_else(|| Fault::new("", format!("no upstream is called {upstream}")))?;
-        found.set_endpoints(endpoints);
+        if found.tls().is_none() && endpoints.iter().any(|endpoint| endpoint.tls.is_some()) {
+            return Err(Fault::new("", format!("an endpoint of {upstream} wants TLS, and there is none")));
+        }
+        if found.set_endpoints(endpoints) {
+            self.tell_all(|| Command::Reconcile);
+        }
         Ok(())
     }
 

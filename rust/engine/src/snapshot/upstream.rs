@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Http2, PeerName, Place, UpstreamTls};
+use super::{Http2, OnChange, PeerName, Place, UpstreamTls};
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +27,8 @@ pub struct Upstream {
     pub eject: Option<Eject>,
     /// For the endpoints that want it; `null` when there are none.
     pub tls: Option<UpstreamTls>,
+    /// What becomes of the live connections of an endpoint that has left.
+    pub on_remove: OnChange,
 }
 
 /// What an upstream may have, over all workers.

@@ -1,7 +1,7 @@
 //! One address of an upstream, with what outlives a configuration: its load and its health.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use super::seats::Seat;
 use crate::balance::Health;
@@ -22,6 +22,8 @@ pub struct Endpoint {
     /// How it did, for `eject`.
     pub health: Health,
     load: AtomicU64,
+    /// It has left its upstream, and its connections are to end.
+    is_draining: AtomicBool,
     failures: AtomicU64,
     mistrust: [AtomicU64; Mistrust::ALL.len()],
     speaks: AtomicU8,
@@ -53,6 +55,7 @@ impl Endpoint {
             tls: endpoint.tls.clone(),
             health: Health::default(),
             load: AtomicU64::new(0),
+            is_draining: AtomicBool::new(false),
             failures: AtomicU64::new(0),
             mistrust: Default::default(),
             speaks: AtomicU8::new(Speaks::Unknown as u8),
@@ -95,6 +98,16 @@ impl Endpoint {
     /// Exchanges under way, live WebSockets included.
     pub fn load(&self) -> u64 {
         self.load.load(Relaxed)
+    }
+
+    /// Whether it has left its upstream and its connections are to end.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Relaxed)
+    }
+
+    /// Says so; whether that is news.
+    pub fn set_draining(&self, is_draining: bool) -> bool {
+        self.is_draining.swap(is_draining, Relaxed) != is_draining
     }
 
     /// Connects that failed.

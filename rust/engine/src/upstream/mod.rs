@@ -53,6 +53,7 @@ pub struct Upstream {
     tls: Option<Arc<ClientTls>>,
     eject: Option<snapshot::Eject>,
     ejections: Arc<Ejections>,
+    on_remove: snapshot::OnChange,
     /// Changes when discovery says so, without a reload.
     endpoints: ArcSwap<Group>,
 }
@@ -117,6 +118,7 @@ impl Upstream {
             tls,
             eject: upstream.eject,
             ejections: previous.map_or_else(Arc::default, |previous| previous.ejections.clone()),
+            on_remove: upstream.on_remove,
             endpoints: ArcSwap::from_pointee(group(&upstream.endpoints, previous)),
         }
     }
@@ -131,14 +133,28 @@ impl Upstream {
         &self.seats
     }
 
-    /// Its limits hold from now on.
+    /// Its limits, and what becomes of endpoints that have left, hold from now on.
     pub fn commit(&self) {
         self.seats.set_limits(&self.limits);
+        self.mark_departed();
     }
 
-    /// Replaces the endpoints; those that stay keep their load.
-    pub fn set_endpoints(&self, endpoints: &[snapshot::Endpoint]) {
+    /// Replaces the endpoints; those that stay keep their load. Whether the connections of some are to end now.
+    pub fn set_endpoints(&self, endpoints: &[snapshot::Endpoint]) -> bool {
         self.endpoints.store(Arc::new(group(endpoints, Some(self))));
+        self.mark_departed()
+    }
+
+    /// Tells endpoints whether their connections are to end; whether there are such that did not know it.
+    fn mark_departed(&self) -> bool {
+        let group = self.endpoints.load();
+        for endpoint in &group.endpoints {
+            endpoint.set_draining(false);
+        }
+        let drains = self.on_remove == snapshot::OnChange::Drain;
+        let departed = group.departed.iter().filter_map(Weak::upgrade);
+        // All of them are told, so no `any`.
+        departed.filter(|endpoint| endpoint.set_draining(drains) && drains).count() > 0
     }
 
     /// The endpoints now.

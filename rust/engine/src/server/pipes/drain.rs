@@ -76,6 +76,9 @@ async fn close_paced(worker: &Rc<Worker>, ids: Vec<u64>, pace: Pace) {
 
 fn stays(state: &State, lease: &Lease) -> bool {
     let Some(listener) = state.listener(&lease.connection.listening.key) else { return false };
+    if has_departed(lease) {
+        return false;
+    }
     let is_tcp = state.listeners[listener].tcp.is_some();
     let may_stay = match &lease.about {
         About::Tcp { .. } => is_tcp,
@@ -90,9 +93,17 @@ fn stays(state: &State, lease: &Lease) -> bool {
     may_stay && (lease.endpoint.is_none() || state.upstreams.iter().any(|one| one.name == lease.upstream))
 }
 
+/// Whether it is at an endpoint that has left, and may not stay there.
+fn has_departed(lease: &Lease) -> bool {
+    lease.endpoint.as_ref().is_some_and(|permit| permit.endpoint().is_draining())
+}
+
 /// Why a pipe that has just been opened must end at once: others like it were ended while it was under way, and
 /// nobody would come for this one again. `decided` is the state that let it in.
 pub fn lateness(worker: &Worker, decided: &State, lease: &Lease) -> Option<Cause> {
+    if has_departed(lease) {
+        return Some(Cause::Reload);
+    }
     let state = worker.shared.state()?;
     (state.generation != decided.generation && !stays(&state, lease)).then_some(Cause::Reload)
 }
