@@ -47,8 +47,7 @@ def refused(gateway: Gateway) -> float:
 
 @pytest.mark.parametrize("is_tcp", [True, False], ids=["tcp", "http"])
 async def test_one_over_the_rate_is_reset(is_tcp: bool) -> None:
-    # One in a minute: none but the first one, as long as this takes less.
-    async with running(carrier("60/h") if is_tcp else web("60/h")) as gateway:
+    async with running(carrier("1/h") if is_tcp else web("1/h")) as gateway:
         assert await taken(gateway, 4, is_tcp) == 1
         assert await asyncio.to_thread(refused, gateway) == 3
         told = await asyncio.to_thread(gateway.log().wait_for, event="connection_rate")

@@ -27,10 +27,6 @@ def access(access: AccessOptions) -> Json:
     }
 
 
-def rate(rate: Rate | None) -> Json | None:
-    return {"count": rate.count, "per": rate.per} if rate else None
-
-
 def liveness(liveness: Liveness) -> Json:
     keepalive = liveness.keepalive
     return {
@@ -45,23 +41,23 @@ def admission(limits: AdmissionOptions) -> Json:
     return {
         "websockets": limits.websockets,
         "connections_per_ip": limits.connections_per_ip,
-        "handshakes": budget(limits.handshakes),
-        "handshakes_per_ip": budget(limits.handshakes_per_ip),
+        "handshakes": rate(limits.handshakes),
+        "handshakes_per_ip": rate(limits.handshakes_per_ip),
         "over": limits.over,
         "ipv6_prefix": limits.ipv6_prefix,
     }
 
 
-def budget(rate: Rate | None, burst: int | None = None) -> Json | None:
+def rate(rate: Rate | None, burst: int | None = None) -> Json | None:
     """A burst that is not said is what the rate's time brings."""
     return None if rate is None else {"count": rate.count, "per": rate.per, "burst": burst or rate.count}
 
 
 def messages(messages: MessagesOptions) -> Json:
     return {
-        "rate": budget(messages.rate, messages.burst),
-        "bytes": budget(messages.bytes, messages.bytes_burst),
-        "control": budget(messages.control),
+        "rate": rate(messages.rate, messages.burst),
+        "bytes": rate(messages.bytes, messages.bytes_burst),
+        "control": rate(messages.control),
         "over": messages.over,
     }
 

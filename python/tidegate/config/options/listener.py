@@ -94,8 +94,8 @@ class ListenerLimitsOptions(AdmissionOptions):
     connections: Limit = Field(None, description="Connections open at once; the next ones wait to be accepted.")
     connection_rate: RateLimit = Field(
         None,
-        description="New connections, such as `100/s` or `600/m`; a second's worth of them may come at once. One over "
-        "it is reset.",
+        description="New connections, such as `100/s` or `600/m`; as many as it names may come at once. One over it is "
+        "reset.",
     )
     body: SizeLimit = Field(
         1 << 30, description="Bytes of a request's body; more is answered with 413. For the routes of this listener."

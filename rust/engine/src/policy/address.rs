@@ -19,7 +19,7 @@ use hashbrown::DefaultHashBuilder;
 
 use super::bucket::Bucket;
 use crate::io::clock::Millis;
-use crate::snapshot::Budget;
+use crate::snapshot::Rate;
 
 const ROWS: usize = 4096;
 const IN_A_ROW: usize = 8;
@@ -52,18 +52,18 @@ struct Slot {
 /// Buckets of one rate, by address.
 #[derive(Debug)]
 pub struct Buckets {
-    rate: Budget,
+    rate: Rate,
     slots: Vec<Slot>,
     hasher: DefaultHashBuilder,
 }
 
 impl Buckets {
-    pub fn new(rate: Budget, now: Millis) -> Self {
+    pub fn new(rate: Rate, now: Millis) -> Self {
         let empty = Slot { key: 0, bucket: Bucket::full(&rate, now) };
         Self { rate, slots: vec![empty; ROWS * IN_A_ROW], hasher: DefaultHashBuilder::default() }
     }
 
-    pub fn has_rate(&self, rate: &Budget) -> bool {
+    pub fn has_rate(&self, rate: &Rate) -> bool {
         self.rate == *rate
     }
 
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn each_address_has_its_own() {
-        let mut buckets = Buckets::new(Budget { count: 1, per: 1000, burst: 2 }, 0);
+        let mut buckets = Buckets::new(Rate { count: 1, per: 1000, burst: 2 }, 0);
         let (one, two) = (key("192.0.2.1", 64), key("192.0.2.2", 64));
         assert_eq!([one, one, one, two].map(|key| buckets.take(key, 0)), [Ok(()), Ok(()), Err(1000), Ok(())]);
         assert_eq!(buckets.take(one, 999), Err(1));
@@ -119,7 +119,7 @@ mod tests {
     /// A million networks: the table stays as it is, and who had asked for more than the others is not forgotten.
     #[test]
     fn a_flood_takes_no_memory_and_forgets_those_who_asked_least() {
-        let mut buckets = Buckets::new(Budget { count: 1, per: 3_600_000, burst: 2 }, 0);
+        let mut buckets = Buckets::new(Rate { count: 1, per: 3_600_000, burst: 2 }, 0);
         let (size, greedy) = (buckets.slots.capacity(), key("192.0.2.1", 64));
         assert!(buckets.take(greedy, 0).is_ok() && buckets.take(greedy, 0).is_ok());
         for network in 0..1_000_000u128 {

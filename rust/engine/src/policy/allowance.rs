@@ -15,12 +15,12 @@
 
 use super::bucket::Bucket;
 use crate::io::clock::Millis;
-use crate::snapshot::{Budget, Messages, OverMessages, WebSocket};
+use crate::snapshot::{Messages, OverMessages, Rate, WebSocket};
 use crate::ws::frame::{Header, Opcode};
 use crate::ws::{ControlOpcode, Gate, Pass, Violation};
 
 /// As good as none: no connection lasts until it is used up.
-const UNLIMITED: Budget = Budget { count: 1 << 40, per: 1, burst: 1 << 60 };
+const UNLIMITED: Rate = Rate { count: 1 << 40, per: 1, burst: 1 << 60 };
 
 /// Keeps one side to its limits.
 #[derive(Debug)]
@@ -39,9 +39,9 @@ pub struct Allowance {
 #[derive(Debug)]
 struct Rates {
     over: OverMessages,
-    messages: (Budget, Bucket),
-    bytes: (Budget, Bucket),
-    control: (Budget, Bucket),
+    messages: (Rate, Bucket),
+    bytes: (Rate, Bucket),
+    control: (Rate, Bucket),
 }
 
 impl Allowance {
@@ -137,7 +137,7 @@ impl Gate for Allowance {
 
 impl Rates {
     fn new(rules: &Messages, now: Millis) -> Self {
-        let bucket = |rate: Option<Budget>| {
+        let bucket = |rate: Option<Rate>| {
             let rate = rate.unwrap_or(UNLIMITED);
             (rate, Bucket::full(&rate, now))
         };
@@ -191,10 +191,10 @@ fn over(rule: OverMessages) -> Pass {
 mod tests {
     use super::*;
 
-    const TEN: Budget = Budget { count: 10, per: 1000, burst: 2 };
-    const KILO: Budget = Budget { count: 1000, per: 1000, burst: 1000 };
+    const TEN: Rate = Rate { count: 10, per: 1000, burst: 2 };
+    const KILO: Rate = Rate { count: 1000, per: 1000, burst: 1000 };
 
-    fn allowance(rate: Option<Budget>, bytes: Option<Budget>, over: OverMessages) -> Allowance {
+    fn allowance(rate: Option<Rate>, bytes: Option<Rate>, over: OverMessages) -> Allowance {
         let rules = Messages { rate, bytes, control: Some(TEN), over };
         Allowance {
             rates: Some(Rates::new(&rules, 0)),

@@ -4,7 +4,7 @@
 //! `count` parts, one token costs `per` of them, and nothing is ever rounded.
 
 use crate::io::clock::Millis;
-use crate::snapshot::Budget;
+use crate::snapshot::Rate;
 
 /// How much may still come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,13 +16,13 @@ pub struct Bucket {
 
 impl Bucket {
     /// A full one.
-    pub fn full(rate: &Budget, now: Millis) -> Self {
+    pub fn full(rate: &Rate, now: Millis) -> Self {
         Self { level: size(rate), at: now }
     }
 
     /// Adds what has come since the last look.
     #[inline]
-    pub fn refill(&mut self, rate: &Budget, now: Millis) {
+    pub fn refill(&mut self, rate: &Rate, now: Millis) {
         let passed = now.saturating_sub(self.at);
         if passed > 0 {
             let parts = i64::try_from(passed.saturating_mul(rate.count)).unwrap_or(i64::MAX);
@@ -33,7 +33,7 @@ impl Bucket {
 
     /// Takes so many tokens if all of them are there.
     #[inline]
-    pub fn take(&mut self, rate: &Budget, amount: u64) -> bool {
+    pub fn take(&mut self, rate: &Rate, amount: u64) -> bool {
         let parts = cost(rate, amount);
         let is_there = parts <= self.level;
         if is_there {
@@ -44,18 +44,18 @@ impl Bucket {
 
     /// Takes so many tokens, also those that are not there yet.
     #[inline]
-    pub fn owe(&mut self, rate: &Budget, amount: u64) {
+    pub fn owe(&mut self, rate: &Rate, amount: u64) {
         self.level = self.level.saturating_sub(cost(rate, amount));
     }
 
     /// Whether so many tokens are there.
     #[inline]
-    pub fn has(&self, rate: &Budget, amount: u64) -> bool {
+    pub fn has(&self, rate: &Rate, amount: u64) -> bool {
         cost(rate, amount) <= self.level
     }
 
     /// How long until so many tokens are there, if nobody takes any; at most those of a full bucket ever are.
-    pub fn wait(&self, rate: &Budget, amount: u64) -> Millis {
+    pub fn wait(&self, rate: &Rate, amount: u64) -> Millis {
         let missing = cost(rate, amount).min(size(rate)).saturating_sub(self.level);
         u64::try_from(missing).map_or(0, |missing| missing.div_ceil(rate.count.max(1)))
     }
@@ -66,12 +66,12 @@ impl Bucket {
     }
 }
 
-fn size(rate: &Budget) -> i64 {
+fn size(rate: &Rate) -> i64 {
     cost(rate, rate.burst)
 }
 
 #[inline]
-fn cost(rate: &Budget, amount: u64) -> i64 {
+fn cost(rate: &Rate, amount: u64) -> i64 {
     i64::try_from(amount.saturating_mul(rate.per)).unwrap_or(i64::MAX)
 }
 
@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    const RATE: Budget = Budget { count: 10, per: 1000, burst: 3 };
+    const RATE: Rate = Rate { count: 10, per: 1000, burst: 3 };
 
     #[test]
     fn a_burst_and_then_the_rate() {
@@ -114,7 +114,7 @@ mod tests {
             burst in 1..100u64,
             asks in proptest::collection::vec((0..500u64, 1..5u64), 1..200),
         ) {
-            let rate = Budget { count, per, burst };
+            let rate = Rate { count, per, burst };
             let (mut bucket, mut now, mut taken) = (Bucket::full(&rate, 0), 0, 0);
             for (pause, amount) in asks {
                 now += pause;

@@ -4,22 +4,22 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::address::{AddressKey, Buckets};
-use super::bucket::Bucket;
+use super::meter::Meter;
 use super::places::{Caps, Full, Place, Places};
 use crate::io::clock::Millis;
-use crate::snapshot::{Admission, Budget};
+use crate::snapshot::Admission;
 
 /// What is counted. Outlives configurations; their rules come along with each question.
 #[derive(Debug)]
 pub struct Limiter<H> {
     places: Arc<Places<H>>,
-    handshakes: Mutex<Option<(Budget, Bucket)>>,
+    handshakes: Meter,
     by_address: Mutex<Option<Buckets>>,
 }
 
 impl<H> Default for Limiter<H> {
     fn default() -> Self {
-        Self { places: Arc::default(), handshakes: Mutex::default(), by_address: Mutex::default() }
+        Self { places: Arc::default(), handshakes: Meter::default(), by_address: Mutex::default() }
     }
 }
 
@@ -40,12 +40,7 @@ impl<H> Limiter<H> {
     /// # Errors
     /// How long until somebody may ask again.
     pub fn pace(&self, rules: &Admission, now: Millis) -> Result<(), Millis> {
-        let Some(rate) = rules.handshakes else { return Ok(()) };
-        let mut bucket = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = bucket.take().filter(|(old, _)| *old == rate);
-        let (_, bucket) = bucket.insert(same.unwrap_or_else(|| (rate, Bucket::full(&rate, now))));
-        bucket.refill(&rate, now);
-        if bucket.take(&rate, 1) { Ok(()) } else { Err(bucket.wait(&rate, 1)) }
+        rules.handshakes.map_or(Ok(()), |rate| self.handshakes.take(&rate, now))
     }
 
     /// Takes a place; none where places are not counted.
@@ -75,24 +70,24 @@ fn key(rules: &Admission, address: Option<IpAddr>) -> Option<AddressKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::Over;
+    use crate::snapshot::{Over, Rate};
 
     const RULES: Admission = Admission {
         websockets: None,
         connections_per_ip: Some(1),
-        handshakes: Some(Budget { count: 2, per: 1000, burst: 2 }),
-        handshakes_per_ip: Some(Budget { count: 1, per: 1000, burst: 1 }),
+        handshakes: Some(Rate { count: 2, per: 1000, burst: 2 }),
+        handshakes_per_ip: Some(Rate { count: 1, per: 1000, burst: 1 }),
         over: Over::Refuse,
         ipv6_prefix: 64,
     };
 
     #[test]
-    fn another_rate_begins_anew_and_the_same_goes_on() {
+    fn a_rate_that_changes_holds_at_once() {
         let limiter = Limiter::<u32>::default();
         assert_eq!([0, 0, 0].map(|now| limiter.pace(&RULES, now)), [Ok(()), Ok(()), Err(500)]);
         assert_eq!(limiter.pace(&RULES.clone(), 0), Err(500));
-        let faster = Admission { handshakes: Some(Budget { count: 9, per: 1000, burst: 9 }), ..RULES };
-        assert_eq!(limiter.pace(&faster, 0), Ok(()));
+        let faster = Admission { handshakes: Some(Rate { count: 10, per: 1000, burst: 11 }), ..RULES };
+        assert_eq!([0, 0].map(|now| limiter.pace(&faster, now)), [Ok(()), Err(100)]);
         assert_eq!(limiter.pace(&Admission { handshakes: None, ..RULES }, 0), Ok(()));
     }
 

@@ -103,7 +103,7 @@ async fn wait_for_room(worker: &Worker, listening: &Listening, raw: &Raw) -> Roo
     let mut is_first = true;
     loop {
         let (occupancy, limits) = occupancy(worker, listening);
-        if is_first && limits.rate.is_some_and(|rate| !occupancy.meter.take(&rate, clock::now())) {
+        if is_first && limits.rate.is_some_and(|rate| occupancy.meter.take(&rate, clock::now()).is_err()) {
             return Room::TooFast;
         }
         is_first = false;

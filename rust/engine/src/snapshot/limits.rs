@@ -2,16 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// So many in so long, both more than 0.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct Rate {
-    pub count: u32,
-    pub per: u32,
-}
-
-/// How many WebSockets may be opened, and how many be open, together and by client address. Addresses of proxies that are
-/// trusted count for none.
+/// How many WebSockets may be opened, and how many be open, together and by client address. Addresses of proxies that
+/// are trusted count for none.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Admission {
@@ -19,8 +11,8 @@ pub struct Admission {
     pub websockets: Option<u64>,
     /// The same for each address.
     pub connections_per_ip: Option<u64>,
-    pub handshakes: Option<Budget>,
-    pub handshakes_per_ip: Option<Budget>,
+    pub handshakes: Option<Rate>,
+    pub handshakes_per_ip: Option<Rate>,
     /// What becomes of one too many.
     pub over: Over,
     /// So many leading bits of an IPv6 address count as one address.
@@ -39,7 +31,7 @@ pub enum Over {
 /// So many in a time, and so many at once.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
 #[serde(deny_unknown_fields)]
-pub struct Budget {
+pub struct Rate {
     /// At least 1.
     pub count: u64,
     /// Milliseconds, at least 1.

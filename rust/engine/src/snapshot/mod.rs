@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::action::{Action, Connect, Forward, HostHeader, Redirect, Respond, Retry, Rewrite, Share, Tunnels};
 pub use self::http::{Edits, Http2, HttpVersion};
-pub use self::limits::{Admission, Budget, Over, Rate};
+pub use self::limits::{Admission, Over, Rate};
 pub use self::listener::{Access, Bind, Listener, ListenerLimits, Sni, Tcp, TcpTarget};
 pub use self::route::{HostMatch, Match, NamedTest, OnChange, PathMatch, Route, RouteListener, ValueTest};
 pub use self::tls::{Certificate, ClientAuth, PeerName, Tls, TlsRule, TlsVersion, Trust, UpstreamTls};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Budget, HostMatch, HttpVersion, Protocol};
+use super::{HostMatch, HttpVersion, Protocol, Rate};
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
 #[serde(deny_unknown_fields)]
@@ -109,11 +109,11 @@ pub struct Ping {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Hash)]
 #[serde(deny_unknown_fields)]
 pub struct Messages {
-    pub rate: Option<Budget>,
+    pub rate: Option<Rate>,
     /// Payload bytes of messages, as on the wire.
-    pub bytes: Option<Budget>,
+    pub bytes: Option<Rate>,
     /// Pings and Pongs.
-    pub control: Option<Budget>,
+    pub control: Option<Rate>,
     pub over: OverMessages,
 }
 

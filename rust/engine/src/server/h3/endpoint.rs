@@ -102,7 +102,7 @@ async fn establish(
         return Err("proxy_header");
     }
     let rate = &state.snapshot.listeners[listener].limits.connection_rate;
-    if rate.is_some_and(|rate| !state.listeners[listener].occupancy.meter.take(&rate, clock::now())) {
+    if rate.is_some_and(|rate| state.listeners[listener].occupancy.meter.take(&rate, clock::now()).is_err()) {
         incoming.refuse();
         return Err(TOO_FAST);
     }
