@@ -1,13 +1,18 @@
 """How the kernel is told to find out that a peer has gone. Its table of sockets shows which timer runs."""
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.kit.peers import running
-from tests.e2e.kit.sites import LOOPBACK, Config, reload, route, site
+from tests.e2e.kit.bridge import UPGRADE
+from tests.e2e.kit.peers import accept, running, upgrade
+from tests.e2e.kit.sites import LOOPBACK, Config, reload, route, site, until
 from tests.e2e.kit.tcp import server, through
 from tests.e2e.kit.wire import Play, Wire, dial, request_bytes
+from tidegate.testing import Gateway
 
 KEEPALIVE = "02"
 TICK = 0.01
@@ -63,15 +68,40 @@ async def test_a_reload_changes_it_for_what_comes() -> None:
         assert await pauses(port, play) == (about(300), about(60))
 
 
-async def test_requests_and_websockets_too() -> None:
+@contextlib.asynccontextmanager
+async def over_http() -> AsyncIterator[tuple[Play, Gateway]]:
+    """A gateway for requests and WebSockets, whose two sides say different things."""
     async with server() as (play, url):
-        http = url.replace("tcp:", "http:")
-        listeners = {"edge": {"bind": LOOPBACK, **probed(100)}}
-        settings = site(
-            route("app", "app"), listeners=listeners, upstreams={"app": {"endpoints": [http], **probed(200)}}
-        )
-        async with running(settings) as gateway, dial(gateway.port()) as client:
-            await client.send(request_bytes("GET /app"))
-            far = await play.connection()
-            await far.head()
-            assert pause(client) == about(100) and pause(far) == about(200)
+        upstream = {"endpoints": [url.replace("tcp:", "http:")], **probed(200)}
+        edge = {"bind": LOOPBACK, **probed(100)}
+        async with running(site(route("app", "app"), listeners={"edge": edge}, upstreams={"app": upstream})) as gateway:
+            yield play, gateway
+
+
+async def test_requests_too() -> None:
+    async with over_http() as (play, gateway), dial(gateway.port()) as client:
+        await client.send(request_bytes("GET /app"))
+        far = await play.connection()
+        await far.head()
+        assert pause(client) == about(100) and pause(far) == about(200)
+
+
+async def test_websockets_too_once_they_last() -> None:
+    """The upstream's kernel is told when the WebSocket is a second old."""
+    async with over_http() as (play, gateway), dial(gateway.port()) as client:
+        opening = asyncio.create_task(upgrade(client, "/app"))
+        far = await play.connection()
+        await accept(far)
+        await opening
+        assert pause(client) == about(100)
+        await until(lambda: pause(far) == about(200))
+
+
+async def test_an_answer_in_place_of_a_websocket_too() -> None:
+    async with over_http() as (play, gateway), dial(gateway.port()) as client:
+        await client.send(request_bytes("GET /app", *UPGRADE))
+        far = await play.connection()
+        await far.head()
+        await far.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 10\r\n\r\nhalf ")
+        await client.until(b"half ")
+        assert pause(far) == about(200)

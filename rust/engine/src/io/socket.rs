@@ -118,8 +118,8 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A socket file that nobody listens on any more would make the bind fail for ever. Anything else stays: it is not ours,
-/// and connecting to it would be refused just the same.
+/// A socket file that nobody listens on any more would make the bind fail for ever. Anything else stays: it is not
+/// ours, and connecting to it would be refused just the same.
 fn remove_stale(path: &Path) -> io::Result<()> {
     if !is_socket(path) {
         return Ok(());
@@ -139,13 +139,13 @@ fn is_socket(path: &Path) -> bool {
 ///
 /// # Errors
 /// What the system says; `Target::Name` is `NotFound`: the control plane has not resolved it.
-pub async fn connect(target: &Target, liveness: &Liveness) -> io::Result<Raw> {
+pub async fn connect(target: &Target, liveness: Option<&Liveness>) -> io::Result<Raw> {
     match target {
         Target::Tcp(address, port) => {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
             let stream = room::claim(socket?)?.connect((*address, *port).into()).await?;
             stream.set_nodelay(true)?;
-            set_liveness(&stream, liveness)?;
+            liveness.map_or(Ok(()), |liveness| set_liveness(&stream, liveness))?;
             Ok(Raw::Tcp(stream))
         }
         Target::Unix(path) => Ok(Raw::Unix(room::claim(UnixStream::connect(path).await?)?)),
@@ -211,7 +211,7 @@ mod tests {
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap();
         for liveness in [COUNTED, NEVER] {
-            let raw = connect(&Target::Tcp(address.ip(), address.port()), &liveness).await.unwrap();
+            let raw = connect(&Target::Tcp(address.ip(), address.port()), Some(&liveness)).await.unwrap();
             assert_eq!(told(raw), liveness);
         }
     }

@@ -14,6 +14,7 @@ use super::h3::H3;
 use super::raw::{Raw, Watch};
 use super::tls::Tls;
 use crate::http::h3::code::Code;
+use crate::snapshot::Liveness;
 
 /// How long the end of a connection may take.
 #[derive(Clone, Copy, Debug)]
@@ -48,8 +49,8 @@ impl Stream {
         }
     }
 
-    /// Like [`Stream::poll_read`], for the one task that reads this stream from now on and keeps `watch` for it. It does
-    /// not count against the task's budget: the caller bounds how much it reads in one turn.
+    /// Like [`Stream::poll_read`], for the one task that reads this stream from now on and keeps `watch` for it. It
+    /// does not count against the task's budget: the caller bounds how much it reads in one turn.
     #[inline]
     pub fn poll_read_watched(
         &mut self,
@@ -87,6 +88,11 @@ impl Stream {
         }
     }
 
+    /// Whether it is a connection of its own, in clear text or TLS, and not a part of one.
+    pub fn is_socket(&self) -> bool {
+        matches!(self, Self::Raw(_) | Self::Tls(_))
+    }
+
     /// Whether it may hold bytes that were written, until it is flushed.
     #[inline]
     pub fn holds_back(&self) -> bool {
@@ -111,6 +117,19 @@ impl Stream {
         }
     }
 
+    /// Says how the kernel finds out that its peer has gone; nothing is to be said of a part of a connection. Where it
+    /// fails, the connection has gone already.
+    pub fn set_liveness(&self, liveness: &Liveness) {
+        let socket = match self {
+            Self::Raw(raw) => raw,
+            Self::Tls(tls) => tls.raw(),
+            Self::H2(_) | Self::H3(_) | Self::Closed => return,
+        };
+        if let Raw::Tcp(tcp) = socket {
+            let _ = super::set_liveness(tcp, liveness);
+        }
+    }
+
     /// Whether its peer has not ended it, whatever it has said. Only over sockets, where nobody reads meanwhile.
     pub fn is_open(&self) -> bool {
         match self {
@@ -121,16 +140,16 @@ impl Stream {
     }
 
     /// Makes the connection end with a reset, for a peer that would take a FIN for the good end of what it reads. TLS
-    /// needs none of this: without a `close_notify` the peer knows. Nor do HTTP/2 and HTTP/3: a stream that is dropped before its
-    /// end is reset.
+    /// needs none of this: without a `close_notify` the peer knows. Nor do HTTP/2 and HTTP/3: a stream that is dropped
+    /// before its end is reset.
     pub fn reset_when_dropped(&self) {
         if let Self::Raw(raw) = self {
             raw.reset_when_dropped();
         }
     }
 
-    /// Ends the connection at once, so that the peer does not take a part for the whole. A stream of HTTP/2 or HTTP/3 is a
-    /// tunnel then, and says that the connection at its other end was lost (RFC 9113 §8.5, RFC 9114 §4.4).
+    /// Ends the connection at once, so that the peer does not take a part for the whole. A stream of HTTP/2 or HTTP/3
+    /// is a tunnel then, and says that the connection at its other end was lost (RFC 9113 §8.5, RFC 9114 §4.4).
     pub fn abort(&mut self) {
         match self {
             Self::Raw(raw) => raw.reset_when_dropped(),
@@ -194,8 +213,8 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_flush(cx)).await
     }
 
-    /// Ends our sending and waits for the peer's end: closing with unread bytes would reset the connection, and the peer
-    /// might lose our last words.
+    /// Ends our sending and waits for the peer's end: closing with unread bytes would reset the connection, and the
+    /// peer might lose our last words.
     pub async fn linger(mut self, patience: Linger) {
         let ended = async {
             std::future::poll_fn(|cx| self.poll_shutdown(cx)).await?;
@@ -210,8 +229,9 @@ impl Stream {
         let _ = tokio::time::timeout(patience.total, ended).await;
     }
 
-    /// Resolves when the peer has reset the connection, which reading does not tell once the stream has been read to its
-    /// end. An error over TLS, where the end of one direction is taken for the end of both, and over HTTP/2 and HTTP/3.
+    /// Resolves when the peer has reset the connection, which reading does not tell once the stream has been read to
+    /// its end. An error over TLS, where the end of one direction is taken for the end of both, and over HTTP/2 and
+    /// HTTP/3.
     pub fn reset(&self) -> io::Result<impl Future<Output = ()> + use<>> {
         match self {
             Self::Raw(raw) => raw.reset(),

@@ -122,8 +122,8 @@ impl Relay {
         self.hurry();
     }
 
-    /// A side broke a rule of the protocol. The other one is told at once. What it still says, in answer to all that was
-    /// valid, goes to the offender before the offender's own Close.
+    /// A side broke a rule of the protocol. The other one is told at once. What it still says, in answer to all that
+    /// was valid, goes to the offender before the offender's own Close.
     pub(super) fn violated(&mut self, from: Role, violation: &Violation) {
         let mut code = violation.close_code();
         let cause = match *violation {
@@ -268,12 +268,15 @@ impl Relay {
             },
             Told::Open => side.heard == Heard::Done && (side.lost || other_done),
         };
-        let has_ended = side.heard == Heard::Done;
+        let has_ended = side.heard == Heard::Done || side.has_parted(role);
         if !ready
             || (if has_ended { side.line.stream.poll_close(cx) } else { side.line.stream.poll_shutdown(cx) })
                 .is_pending()
         {
             return false;
+        }
+        if has_ended {
+            side.heard = Heard::Done;
         }
         side.told = Told::Fin;
         side.shut = true;
@@ -341,6 +344,13 @@ impl Side {
             }
         }
         self.close_told = Some(due.code);
+    }
+
+    /// Whether both have said Close and the next step is ours alone: a client says nothing more behind its own, and so
+    /// there is nothing to wait for (RFC 6455 §5.5.1, §7.1.1). One that did say more might lose our Close to the reset
+    /// that a closed socket answers with.
+    fn has_parted(&self, role: Role) -> bool {
+        role == Role::Client && self.heard == Heard::Close && self.discarded == 0 && self.line.stream.is_socket()
     }
 
     /// A Close is the last frame in the outbox; it has until `deadline` to go and be answered.

@@ -43,7 +43,7 @@ use crate::error::Cause;
 use crate::io::clock::{self, Millis};
 use crate::io::turns::Turn;
 use crate::io::{Stream, with_scratch};
-use crate::snapshot::{Frames, IdleCounts, WebSocket};
+use crate::snapshot::{Frames, IdleCounts, Liveness, WebSocket};
 use crate::ws::{Control, ControlOpcode, Counts, Event, From, Observer, Rules, Stop};
 
 /// How many times a direction is read before other connections have their turn: 256 KiB at most.
@@ -55,6 +55,8 @@ pub struct Start {
     pub client: Stream,
     pub upstream: Stream,
     pub settings: Arc<WebSocket>,
+    /// Of the upstream's connection, where that is the WebSocket's own: it has not been told yet.
+    pub liveness: Option<Liveness>,
     pub metrics: Arc<RelayMetrics>,
     /// Whether permessage-deflate was agreed on.
     pub deflate: bool,
@@ -113,6 +115,8 @@ pub struct Relay {
     /// Deadlines came nearer: the worker must look at [`Relay::next_deadline`] again.
     hurried: bool,
     turn: Turn,
+    /// What the upstream's connection is still to be told.
+    liveness: Option<Liveness>,
 }
 
 /// Drives a relay to its end. The worker keeps the other handle, for timers and commands.
@@ -150,6 +154,7 @@ impl Relay {
             early,
             hurried: false,
             turn: Turn::default(),
+            liveness: start.liveness,
         }
     }
 

@@ -11,6 +11,9 @@ use crate::ws;
 
 /// How long an end by idleness or age waits for the end of a message.
 const PATIENCE: Millis = 5_000;
+/// When the kernel is told how to find out that the upstream has gone. Four system calls are a part of what opening a
+/// WebSocket costs, and one that is over by then has not needed them.
+const SETTLED: Millis = 1_000;
 
 impl Relay {
     /// When [`Relay::on_time`] wants to be called next.
@@ -24,7 +27,8 @@ impl Relay {
         let idle = self.idle_deadline();
         let lifetime = self.settings.max_lifetime.map(|most| self.opened + most);
         let pings = Role::BOTH.map(|role| self.next_ping(role));
-        own.chain([idle, lifetime]).chain(pings).flatten().min()
+        let settled = self.liveness.map(|_| self.opened + SETTLED);
+        own.chain([idle, lifetime, settled]).chain(pings).flatten().min()
     }
 
     /// Does what has become due.
@@ -35,6 +39,11 @@ impl Relay {
         }
         if self.has_due(now) {
             self.wake();
+        }
+        if now >= self.opened + SETTLED
+            && let Some(liveness) = self.liveness.take()
+        {
+            self.upstream.line.stream.set_liveness(&liveness);
         }
         if self.cause.is_none() {
             self.on_age(now);

@@ -61,7 +61,9 @@ fn relay(worker: &Rc<Worker>, grant: Grant, client: Client) {
     let Grant { mut exchange, accepted, upstream, upstream_early, endpoint } = grant;
     exchange.count_handshake(worker, client.status, "");
     exchange.log_open(id, client.status, &accepted);
+    let liveness = exchange.upstream.and_then(|_| exchange.pick_upstream().liveness().copied());
     let start = Start {
+        liveness,
         client: client.stream,
         upstream,
         settings: exchange.websocket().clone(),

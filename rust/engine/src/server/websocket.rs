@@ -88,6 +88,9 @@ pub async fn bridge(worker: &Rc<Worker>, client: &mut Client<'_>, mut exchange: 
         }
         Ok(Answered { link, reader, head, .. }) => {
             exchange.went_to(&link);
+            if let Some(liveness) = exchange.pick_upstream().liveness() {
+                link.stream.set_liveness(liveness);
+            }
             // In a box: it is large, and few need it.
             Box::pin(answering::pass_answer(worker, client, exchange, link, reader, head)).await
         }
@@ -95,7 +98,8 @@ pub async fn bridge(worker: &Rc<Worker>, client: &mut Client<'_>, mut exchange: 
     }
 }
 
-/// Returns when a client that waits for its WebSocket, or tunnel, has gone. Over HTTP/2 the windows hold back what it sends ahead.
+/// Returns when a client that waits for its WebSocket, or tunnel, has gone. Over HTTP/2 the windows hold back what it
+/// sends ahead.
 pub async fn left(client: &mut Client<'_>) {
     match client {
         Client::H1(session) => presence::ended(&mut session.stream, &mut session.buffer).await,

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::crossing::Crossing;
-use super::dial::{dial, has_agreed_on_h2, introduce};
+use super::dial::{Terms, dial, has_agreed_on_h2, introduce};
 use super::pool::{self, BYTES, Kept, Owner};
 use super::seats::{Seat, Served};
 use super::trunk::{Place, Trunk};
@@ -135,7 +135,8 @@ impl Upstream {
         match self.tongue(&way) {
             Tongue::Any => self.dial_bytes(&way, permit).await,
             Tongue::H1 => self.over_h1(&way, permit).await,
-            // In boxes: they are large, and whoever asks an endpoint of HTTP/1.1 would move the room for them about as well.
+            // In boxes: they are large, and whoever asks an endpoint of HTTP/1.1 would move the room for them about as
+            // well.
             Tongue::Either => Box::pin(self.over_either(&way, permit)).await,
             Tongue::Shared { version, or_h1 } => Box::pin(self.over_trunk(&way, permit, version, or_h1)).await,
         }
@@ -292,7 +293,8 @@ impl Upstream {
 
     async fn dial_seated(&self, way: &Way<'_>, alpn: Alpn, seat: Seat) -> Result<(Stream, Seat), Refusal> {
         let preamble = way.trip.introduction.map_or(&[][..], |introduction| &introduction.header);
-        match dial(way.endpoint, way.tls, alpn, preamble, &self.terms).await {
+        let liveness = self.terms.liveness.filter(|_| !way.is_watched_later(alpn));
+        match dial(way.endpoint, way.tls, alpn, preamble, &Terms { liveness, ..self.terms }).await {
             Ok(stream) => Ok((stream, seat)),
             Err(refusal) => {
                 way.trip.seating.spare.replace(Some(seat));
@@ -382,6 +384,11 @@ impl Way<'_> {
     /// Whether only an extended CONNECT will do (RFC 8441).
     fn needs_extended(&self) -> bool {
         matches!(self.wish, Wish::WebSocket { .. })
+    }
+
+    /// Whether the relay sees to the liveness of a connection, as it does where the connection is a WebSocket's own.
+    fn is_watched_later(&self, alpn: Alpn) -> bool {
+        self.needs_extended() && alpn == Alpn::H1
     }
 
     fn owner(&self) -> Option<&Owner> {

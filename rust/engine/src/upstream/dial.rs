@@ -20,7 +20,8 @@ use crate::tls::{Alpn, ClientTls, H2, Mistrust};
 pub struct Terms {
     /// How long one may take to be made.
     pub patience: Duration,
-    pub liveness: Liveness,
+    /// None where whoever gets the connection sees to it.
+    pub liveness: Option<Liveness>,
 }
 
 /// Connects to `endpoint`, offering `alpn` where it wants TLS, and saying `preamble` before that; what fails is counted
@@ -36,7 +37,7 @@ pub async fn dial(
     preamble: &[u8],
     terms: &Terms,
 ) -> Result<Stream, Refusal> {
-    let dialled = timeout(terms.patience, establish(endpoint, tls, alpn, preamble, &terms.liveness))
+    let dialled = timeout(terms.patience, establish(endpoint, tls, alpn, preamble, terms.liveness.as_ref()))
         .await
         .unwrap_or(Err(refusal::CONNECT_TIMEOUT));
     dialled.inspect_err(|_| endpoint.count_failure())
@@ -65,7 +66,7 @@ pub async fn introduce(
 /// # Errors
 /// As [`dial`].
 pub async fn connect_only(endpoint: &Endpoint, terms: &Terms) -> Result<Stream, Refusal> {
-    let connected = timeout(terms.patience, connect(&endpoint.target, &terms.liveness)).await;
+    let connected = timeout(terms.patience, connect(&endpoint.target, terms.liveness.as_ref())).await;
     let connected = connected.map_or(Err(refusal::CONNECT_TIMEOUT), |raw| raw.map_err(|error| explain(&error)));
     connected.map(Stream::Raw).inspect_err(|_| endpoint.count_failure())
 }
@@ -80,7 +81,7 @@ async fn establish(
     tls: Option<&Arc<ClientTls>>,
     alpn: Alpn,
     preamble: &[u8],
-    liveness: &Liveness,
+    liveness: Option<&Liveness>,
 ) -> Result<Stream, Refusal> {
     let raw = connect(&endpoint.target, liveness).await.map_err(|error| explain(&error))?;
     begin(raw, endpoint, tls, alpn, preamble).await

@@ -77,7 +77,8 @@ struct Group {
     departed: Vec<Weak<Endpoint>>,
 }
 
-/// A connection of HTTP/1.1 to an endpoint, or a stream on one of HTTP/2 or HTTP/3, and its place in the endpoint's load.
+/// A connection of HTTP/1.1 to an endpoint, or a stream on one of HTTP/2 or HTTP/3, and its place in the endpoint's
+/// load.
 #[derive(Debug)]
 pub struct Link {
     pub stream: Stream,
@@ -110,7 +111,10 @@ impl Upstream {
             balance: upstream.balance.clone(),
             protocol: upstream.protocol,
             http2: upstream.http2,
-            terms: Terms { patience: Duration::from_millis(upstream.connect_timeout), liveness: upstream.liveness },
+            terms: Terms {
+                patience: Duration::from_millis(upstream.connect_timeout),
+                liveness: Some(upstream.liveness),
+            },
             limits: upstream.limits,
             pool: upstream.pool,
             proxy_protocol: upstream.proxy_protocol,
@@ -121,6 +125,11 @@ impl Upstream {
             on_remove: upstream.on_remove,
             endpoints: ArcSwap::from_pointee(group(&upstream.endpoints, previous)),
         }
+    }
+
+    /// How its connections find out that their peer has gone.
+    pub fn liveness(&self) -> Option<&snapshot::Liveness> {
+        self.terms.liveness.as_ref()
     }
 
     /// The TLS towards its endpoints, for the next configuration.
