@@ -1,12 +1,16 @@
 """`make attacks`: slow clients by the thousand, while WebSockets echo through the same gateway at an even pace.
 
-For each attack the echoes are timed twice for as long: alone, then while it goes on. Ends with 0 when no WebSocket was
-lost and each p99 stayed within 20 % of the one alone, or within 50 µs of it: where an echo takes 100 µs, that is what
-one interrupt makes of it. The gateway has a core of its own; the probe, its upstream and the attackers share the other
-one, as there may be no third: probe and upstream go before everything there, where this may be asked for, and attackers
-give way to everything, so that it is the gateway that is timed. No core ever sleeps meanwhile: how soon a virtual
-machine gets a sleeping one back is the host's affair, and takes milliseconds. With slowhttptest on the path, its four
-attacks come as well.
+For each attack the echoes are timed three times for as long: alone, while it goes on against a decoy (a second gateway
+that nobody else uses), and while it goes on against the gateway itself. Ends with 0 when no WebSocket was lost and each
+p99 stayed within 20 % of the one beside the decoy, or within 50 µs of it: where an echo takes 100 µs, that is what one
+interrupt makes of it.
+
+The decoy is there because the machine may have two cores only. The gateway has one of its own; the probe, its upstream,
+the attackers and the decoy share the other. Probe and upstream go before everything there, where this may be asked for,
+and the rest gives way to everything, but a system call that has begun is not interrupted, and thousands of sockets make
+long ones. What that costs an echo is the same whoever is attacked, so that the difference is the gateway's doing. No
+core ever sleeps meanwhile: how soon a virtual machine gets a sleeping one back is the host's affair, and takes
+milliseconds. With slowhttptest on the path, its four attacks come as well.
 """
 
 import argparse
@@ -21,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.kit.peers import running
-from tests.e2e.kit.sites import LOOPBACK, route, site, until
+from tests.e2e.kit.sites import LOOPBACK, Config, route, site, until
 from tidegate.testing import Gateway
 
 ALLOWED, NOISE = 1.20, 50.0
@@ -47,17 +51,18 @@ LOAD = Path(__file__).resolve().parents[2] / "target" / "release" / "tidegate-lo
 class Row:
     attack: str
     alone: float
+    decoy: float
     during: float
     lost: int
     note: str
 
     @property
     def is_good(self) -> bool:
-        return self.lost == 0 and self.during <= max(self.alone * ALLOWED, self.alone + NOISE)
+        return self.lost == 0 and self.during <= max(self.decoy * ALLOWED, self.decoy + NOISE)
 
     def __str__(self) -> str:
-        beside = f"{self.during:.0f} ({self.during / self.alone:.2f})" + ("" if self.is_good else " **too slow**")
-        return f"| {self.attack} | {self.alone:.0f} | {beside} | {self.lost} | {self.note} |"
+        beside = f"{self.during:.0f} ({self.during / self.decoy:.2f})" + ("" if self.is_good else " **too slow**")
+        return f"| {self.attack} | {self.alone:.0f} | {self.decoy:.0f} | {beside} | {self.lost} | {self.note} |"
 
 
 async def main() -> int:
@@ -69,7 +74,8 @@ async def main() -> int:
     names = [*OWN, "accept_queue", *(TOOL if has_tool else ())]
     if not has_tool:
         print("slowhttptest is not installed (apt-get install slowhttptest): our own attacks only", file=sys.stderr)
-    print("| attack | p99 alone, µs | p99 during, µs | lost | what became of it |\n|---|---|---|---|---|", flush=True)
+    print("| attack | p99 alone, µs | beside a decoy | under attack | lost | what became of it |")
+    print("|---|---|---|---|---|---|", flush=True)
     rows = []
     with awake():
         for name in names:
@@ -95,19 +101,37 @@ async def measured(name: str, seconds: float) -> Row:
             upstreams={"app": f"http://127.0.0.1:{app}", "live": f"http://127.0.0.1:{live}"},
             workers=1,
         )
-        os.sched_setaffinity(0, cores[-1:])
-        async with running(config) as gateway:
-            os.sched_setaffinity(0, cores[:1])
+        async with running(config) as decoy, alone_on(cores[-1], config) as gateway:
+            for thread in os.listdir(f"/proc/{decoy.pid}/task"):
+                os.sched_setscheduler(int(thread), GIVES_WAY, os.sched_param(0))
             async with Probe.started(gateway.port()) as probe:
                 await probe.p99(2)
                 alone = await probe.p99(seconds)
+                async with attack(name, decoy, seconds):
+                    beside = await probe.p99(seconds)
+                await emptied(decoy, 0)
                 async with attack(name, gateway, seconds) as notes:
                     during = await probe.p99(seconds)
                 lost = await probe.lost()
-                await until(lambda: gateway.metrics().value("tidegate_connections") <= WEBSOCKETS, limit=60)
+                await emptied(gateway, WEBSOCKETS)
                 notes.append(await asyncio.to_thread(counted, gateway))
     os.sched_setaffinity(0, cores)
-    return Row(name, alone, during, lost, "; ".join(notes))
+    return Row(name, alone, beside, during, lost, "; ".join(notes))
+
+
+@contextlib.asynccontextmanager
+async def alone_on(core: int, config: Config) -> AsyncIterator[Gateway]:
+    """A gateway that has this core, which nobody else has."""
+    shared = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    async with running(config) as gateway:
+        os.sched_setaffinity(0, shared)
+        yield gateway
+
+
+async def emptied(gateway: Gateway, live: int) -> None:
+    """Returns when it has no more connections than those `live` ones."""
+    await until(lambda: gateway.metrics().value("tidegate_connections") <= live, limit=60)
 
 
 @contextlib.asynccontextmanager
