@@ -34,6 +34,21 @@ class Engine:
     def set_endpoints(self, upstream: str, endpoints: str) -> None:
         """Replace the endpoints of the running upstream (JSON list of snapshot endpoints). Raises EngineError."""
 
+    def set_health(self, upstream: str, found: str) -> None:
+        """What health checks have found out about endpoints of the running upstream. Raises EngineError.
+
+        JSON list of `{"endpoint": ..., "healthy": true|false|null}`; null is nothing yet.
+        """
+
+    def probe(self, number: int, upstream: str, endpoint: str) -> None:
+        """Begin a health check of an endpoint (JSON), as the running upstream says. Raises EngineError.
+
+        What comes of it is among the `verdicts`, by its number.
+        """
+
+    def verdicts(self, timeout: float) -> list[tuple[int, str | None]]:
+        """Wait up to `timeout` seconds for checks to end; releases the GIL. Why each failed, or None for a good one."""
+
     def listeners(self) -> str:
         """JSON: `[{"name": ..., "addresses": ["127.0.0.1:8080", "unix:/run/x.sock"]}]`, with the ports really bound."""
 

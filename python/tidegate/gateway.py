@@ -22,6 +22,7 @@ from tidegate.admin import AdminService
 from tidegate.config import Config, load
 from tidegate.config.config import Listener
 from tidegate.control.discovery import Discovery, wishes, with_endpoints
+from tidegate.control.health import HealthChecks
 from tidegate.control.sources import FileWatch, Fingerprint, fingerprint
 from tidegate.errors import ConfigError, EngineFailure, EngineMissing, Problem, TidegateError
 from tidegate.process import ReadyFile, Stopping, raise_file_limit
@@ -117,6 +118,7 @@ class Gateway:
         for result in ("success", "failure"):  # from 0, so that the first one is an increase
             self._registry.count("tidegate_config_reloads_total", 0, result=result)
         self._discovery = Discovery(self._set_endpoints, self._registry)
+        self._health = HealthChecks(engine, self._registry)
         self._watch = FileWatch()
         self._admin = AdminService(self)
         self._turn = asyncio.Lock()
@@ -184,6 +186,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._discovery.stop()
+        await self._health.stop()
         await self._admin.stop()
         await asyncio.to_thread(self._engine.stop)
         await asyncio.to_thread(self._events.stop)
@@ -224,14 +227,16 @@ class Gateway:
         wanted_endpoints = wishes(loaded.config, loaded.snapshot.data)
         found = await self._discovery.resolve(wanted_endpoints)
         admin = loaded.config.admin
+        served = with_endpoints(loaded.snapshot.data, found)
         wanted = self._admin.prepare(str(admin.bind) if admin else None, admin.token if admin else None)
         try:
-            prepared = await self._prepare(loaded.snapshot, with_endpoints(loaded.snapshot.data, found))
+            prepared = await self._prepare(loaded.snapshot, served)
         except BaseException:
             wanted.give_up()
             raise
         self._generation = self._engine.commit(prepared)
         self._admin.commit(wanted)
+        self._health.follow(served)
         self._discovery.follow(wanted_endpoints, found)
         if self._config and loaded.config.workers != self._config.workers:
             event(log, logging.WARNING, "needs_restart", "'workers' has changed: the new number is for the next start")
@@ -255,6 +260,8 @@ class Gateway:
             self._engine.set_endpoints(upstream, endpoints)
         except _engine.EngineError as error:
             event(log, logging.ERROR, "endpoints_refused", f"upstream {upstream}: {error.args[0]}", upstream=upstream)
+            return
+        self._health.endpoints_are(upstream, json.loads(endpoints))
 
     def _expect(self, loaded: Loaded, before: Fingerprint) -> None:
         """Watch the files of `loaded`; what was seen `before` it was read counts, so no change is lost."""

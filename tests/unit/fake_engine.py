@@ -26,6 +26,8 @@ class Engine:
         self.calls: list[str] = []
         self.snapshot: dict[str, Any] = {"listeners": []}
         self.endpoints: dict[str, Any] = {}
+        self.health: dict[str, Any] = {}
+        self.probed: list[tuple[int, str, Any]] = []
         self.generation = 0
         self.refusal: tuple[str, str] | None = None
         self.drain_ends = threading.Event()
@@ -50,6 +52,16 @@ class Engine:
 
     def set_endpoints(self, upstream: str, endpoints: str) -> None:
         self.endpoints[upstream] = json.loads(endpoints)
+
+    def set_health(self, upstream: str, found: str) -> None:
+        self.health[upstream] = json.loads(found)
+
+    def probe(self, number: int, upstream: str, endpoint: str) -> None:
+        self.probed.append((number, upstream, json.loads(endpoint)))
+
+    def verdicts(self, timeout: float) -> list[tuple[int, str | None]]:
+        self._stopped.wait(min(timeout, 0.01))
+        return []
 
     def listeners(self) -> str:
         return json.dumps(

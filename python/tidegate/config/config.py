@@ -13,6 +13,7 @@ from tidegate.config.addresses import KINDS, SECURE, Bind, NameServer, Network
 from tidegate.config.document import Document, KeyPath
 from tidegate.config.options.admission import AdmissionOptions
 from tidegate.config.options.gateway import AccessLogOptions, AdminOptions, DrainOptions
+from tidegate.config.options.health import HealthOptions
 from tidegate.config.options.http import Http2Options, HttpVersion
 from tidegate.config.options.listener import AccessOptions, ListenerLimitsOptions, ListenerTimeoutsOptions
 from tidegate.config.options.liveness import KeepaliveOptions
@@ -360,6 +361,9 @@ class Upstream:
     http2: Http2Options
     balance: Literal["round_robin", "random", "least_connections", "two_choices"] | BalanceOptions
     eject: EjectOptions | None
+    health: HealthOptions | None
+    panic: int
+    slow_start: int
     limits: UpstreamLimitsOptions
     pool: PoolOptions
     proxy_protocol: Literal["v1", "v2"] | None

@@ -41,7 +41,6 @@ LATER: tuple[Later, ...] = (
     Later("routes.*.hooks"),
     Later("routes.*.mirror"),
     Later("routes.*.access"),
-    Later("upstreams.*.health"),
 )
 
 

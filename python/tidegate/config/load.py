@@ -11,6 +11,7 @@ from tidegate.config.discover import check_presence, discover, named_endpoint, w
 from tidegate.config.document import Document, KeyPath
 from tidegate.config.faults import Findings
 from tidegate.config.grpc_web import check_grpc_web
+from tidegate.config.health import check_health, check_panic
 from tidegate.config.http3 import check_h3, check_h3_upstreams
 from tidegate.config.later import refuse_later
 from tidegate.config.names import part_name
@@ -77,6 +78,7 @@ class _Loading:
         check_kinds(listeners, routes, upstreams, self._findings)
         check_h3_upstreams(routes, upstreams, self._findings)
         check_grpc_web(routes, upstreams, self._findings)
+        check_health(upstreams, self._findings)
         self._check_binds(listeners, top)
         if top is None:
             return None
@@ -121,6 +123,8 @@ class _Loading:
             path: KeyPath = ("upstreams", name)
             options = self._findings.validated(UpstreamOptions, value, path)
             check_presence(value, path, self._findings)
+            if options is not None:
+                check_panic(options, path, self._findings)
             if options is not None and (options.endpoints or options.discover):
                 upstreams.append(self._upstream(name, path, options))
         return tuple(upstreams)
@@ -287,6 +291,9 @@ def _upstream(
         http2=options.http2,
         balance=options.balance,
         eject=options.eject,
+        health=options.health,
+        panic=options.panic,
+        slow_start=options.slow_start,
         limits=options.limits,
         pool=options.pool,
         proxy_protocol=options.proxy_protocol,

@@ -100,11 +100,13 @@ def _default(node: Schema) -> str:
     if "default" not in node:
         return ""
     value = node["default"]
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
     if isinstance(value, list):
         return f"`[{', '.join(map(str, value))}]`"
-    return f"`{value}`" if value != "" else "empty"
+    return f"`{_word(value)}`" if value != "" else "empty"
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _type(node: Schema) -> str:
@@ -114,7 +116,7 @@ def _type(node: Schema) -> str:
         kinds = dict.fromkeys(_type(branch) for branch in node["anyOf"])
         return " or ".join(kind for kind in kinds if kind != "number from 0" or "size" not in kinds)
     if "const" in node or "enum" in node:
-        return ", ".join(f"`{value}`" for value in node.get("enum", [node.get("const")]))
+        return ", ".join(f"`{_word(value)}`" for value in node.get("enum", [node.get("const")]))
     if node.get("type") == "string" and "ms|d|h" in node.get("pattern", ""):
         return "duration"
     if node.get("type") == "string" and "KiB" in node.get("pattern", ""):

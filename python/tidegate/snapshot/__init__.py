@@ -345,6 +345,8 @@ class _Writer:
                 "ready": upstream.pool.ready,
             },
             "eject": parts.eject(upstream.eject) if upstream.eject else None,
+            "health": parts.health(upstream.health, upstream.panic) if upstream.health else None,
+            "slow_start": upstream.slow_start or None,
             "tls": self._upstream_tls(f"{at}/tls", (*path, "tls"), upstream.tls) if upstream.tls else None,
             "on_remove": upstream.on_remove,
         }

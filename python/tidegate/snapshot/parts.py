@@ -5,6 +5,7 @@ from typing import Any
 from tidegate.config.addresses import Bind, Target
 from tidegate.config.config import Liveness, Tunnels, WebSocket
 from tidegate.config.options.admission import AdmissionOptions
+from tidegate.config.options.health import HealthOptions
 from tidegate.config.options.http import Http2Options
 from tidegate.config.options.listener import AccessOptions
 from tidegate.config.options.route import PathOptions, RetryOptions, RewriteOptions, TestOptions
@@ -183,6 +184,49 @@ def endpoint(endpoint: EndpointOptions) -> Json:
         "weight": endpoint.weight,
         "tls": endpoint.url.host if endpoint.url.tls else None,
     }
+
+
+def health(health: HealthOptions, panic: int) -> Json:
+    return {
+        "check": check(health),
+        "port": health.port,
+        "timeout": health.timeout,
+        "schedule": {
+            "every": health.every,
+            "jitter": health.jitter,
+            "healthy": health.healthy,
+            "unhealthy": health.unhealthy,
+        },
+        "panic": panic,
+    }
+
+
+def check(health: HealthOptions) -> Json | str:
+    if http := health.http:
+        statuses = [list(each) for each in http.status]
+        headers = [list(each) for each in http.headers.items()]
+        return {
+            "http": {
+                "method": http.method,
+                "path": http.path,
+                "host": http.host,
+                "headers": headers,
+                "statuses": statuses,
+            }
+        }
+    if grpc := health.grpc:
+        return {"grpc": {"service": grpc.service, "host": grpc.host}}
+    if websocket := health.websocket:
+        headers = [list(each) for each in websocket.headers.items()]
+        return {
+            "websocket": {
+                "path": websocket.path,
+                "host": websocket.host,
+                "headers": headers,
+                "subprotocols": list(websocket.subprotocols),
+            }
+        }
+    return "tcp"
 
 
 def target(target: Target) -> Json:

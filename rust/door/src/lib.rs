@@ -59,6 +59,20 @@ impl Engine {
         py.detach(set).map_err(|fault| engine_error(&[fault]))
     }
 
+    fn set_health(&self, py: Python<'_>, upstream: &str, found: &str) -> PyResult<()> {
+        let set = || self.0.set_health(upstream, &door::read_found(found)?);
+        py.detach(set).map_err(|fault| engine_error(&[fault]))
+    }
+
+    fn probe(&self, py: Python<'_>, number: u64, upstream: &str, endpoint: &str) -> PyResult<()> {
+        let probe = || self.0.probe(number, upstream, door::read_endpoint(endpoint)?);
+        py.detach(probe).map_err(|fault| engine_error(&[fault]))
+    }
+
+    fn verdicts(&self, py: Python<'_>, timeout: f64) -> Vec<(u64, Option<String>)> {
+        py.detach(|| self.0.verdicts(seconds(timeout)))
+    }
+
     fn listeners(&self, py: Python<'_>) -> String {
         py.detach(|| self.0.listeners().to_string())
     }

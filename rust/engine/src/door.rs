@@ -8,7 +8,7 @@ use crate::error::Fault;
 use crate::http::Fields;
 use crate::route::{self, RouteTable};
 use crate::server::{Secrets, State};
-use crate::snapshot::{Endpoint, HostMatch, Snapshot};
+use crate::snapshot::{Endpoint, Found, HostMatch, Snapshot};
 
 /// Reads a snapshot.
 ///
@@ -23,6 +23,22 @@ pub fn read_snapshot(text: &str) -> Result<Snapshot, Vec<Fault>> {
 /// # Errors
 /// Where the text is not such a list.
 pub fn read_endpoints(text: &str) -> Result<Vec<Endpoint>, Fault> {
+    read(text)
+}
+
+/// Reads one endpoint.
+///
+/// # Errors
+/// Where the text is none.
+pub fn read_endpoint(text: &str) -> Result<Endpoint, Fault> {
+    read(text)
+}
+
+/// Reads what health checks have found out.
+///
+/// # Errors
+/// Where the text is no such list.
+pub fn read_found(text: &str) -> Result<Vec<Found>, Fault> {
     read(text)
 }
 

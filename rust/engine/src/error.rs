@@ -82,6 +82,8 @@ pub mod refusal {
     pub const BODY_TOO_LARGE: Refusal =
         Refusal::new(413, "body_too_large", "the request body is larger than this route takes");
     pub const NO_ENDPOINT: Refusal = Refusal::new(503, "no_endpoint", "the upstream has no endpoint to send this to");
+    pub const NO_HEALTHY_ENDPOINT: Refusal =
+        Refusal::new(503, "no_healthy_endpoint", "the health checks of all endpoints of the upstream fail");
     pub const CONNECT_FAILED: Refusal = Refusal::new(502, "connect_failed", "no endpoint accepted a connection");
     pub const CONNECT_TIMEOUT: Refusal = Refusal::new(504, "connect_timeout", "no endpoint accepted in time");
     pub const UPSTREAM_TLS: Refusal =

@@ -1,7 +1,7 @@
 //! What consistent hashing promises, for any endpoints, weights and keys.
 
 use proptest::prelude::*;
-use tidegate_engine::balance::{Candidates, Choice, Cursor, hash};
+use tidegate_engine::balance::{Candidates, Choice, Cursor, Standing, hash, is_held};
 use tidegate_engine::snapshot::{Balance, HashKey};
 
 type Endpoints = Vec<(u32, String)>;
@@ -13,12 +13,13 @@ fn endpoints() -> impl Strategy<Value = Endpoints> {
 }
 
 /// The address that each of so many keys goes to.
-fn places(endpoints: &Endpoints, keys: u32, tried: &[bool], ejected: &[bool]) -> Vec<String> {
+fn places(endpoints: &Endpoints, keys: u32, tried: &[bool], out: &[bool]) -> Vec<String> {
+    let standings: Vec<Standing> = out.iter().map(|is| if *is { Standing::Out } else { Standing::Good }).collect();
     let candidates = Candidates::new(endpoints);
     let (policy, cursor) = (Balance::Hash(HashKey::ClientIp), Cursor::default());
     let at = |key: u32| {
         let key = Some(hash(&key.to_be_bytes()));
-        let choice = Choice { policy: &policy, cursor: &cursor, random: 0, key, tried, ejected };
+        let choice = Choice { policy: &policy, cursor: &cursor, random: 0, key, tried, standings: &standings };
         endpoints[candidates.pick(&choice, |_| 0).unwrap()].1.clone()
     };
     (0..keys).map(at).collect()
@@ -54,6 +55,28 @@ proptest! {
         let without = places(&rest, 300, &[], &[]);
         prop_assert_eq!(&places(&all, 300, &marks, &[]), &without);
         prop_assert_eq!(&places(&all, 300, &[], &marks), &without);
+    }
+
+    /// While one starts slowly, keys only ever come over to it, and those that have come stay.
+    #[test]
+    fn keys_come_over_to_one_that_starts_slowly(all in endpoints(), new: prop::sample::Index) {
+        let new = new.index(all.len());
+        let candidates = Candidates::new(&all);
+        let (policy, cursor) = (Balance::Hash(HashKey::ClientIp), Cursor::default());
+        let at = |key: u64, since: u64| {
+            let mut standings = vec![Standing::Good; all.len()];
+            if is_held(candidates.coin(new, key), since, 100) {
+                standings[new] = Standing::Held;
+            }
+            let (key, standings) = (Some(key), &standings[..]);
+            let choice = Choice { policy: &policy, cursor: &cursor, random: 0, key, tried: &[], standings };
+            candidates.pick(&choice, |_| 0).unwrap()
+        };
+        for key in (0..200_u32).map(|key| hash(&key.to_be_bytes())) {
+            let places: Vec<usize> = (0..=100).step_by(10).map(|since| at(key, since)).collect();
+            let moves = places.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            prop_assert!(moves == 0 || (moves == 1 && places[10] == new), "{:?}", places);
+        }
     }
 
     #[test]

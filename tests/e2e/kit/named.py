@@ -17,7 +17,8 @@ __all__ = ["Mortal", "Named", "asked", "asked_often", "opened"]
 class Named:
     """Answers a request with its name, and an attempt with a 101 that says it; then it holds the WebSocket.
 
-    With another `status` than 200 it gives that answer to both. It notes how often it was `asked`.
+    With another `status` than 200 it gives that answer to both. It notes how often it was `asked`. Requests for
+    `/healthz` are apart: they have a status and a count of their own.
     """
 
     def __init__(self, name: str, listener: socket.socket) -> None:
@@ -26,6 +27,8 @@ class Named:
         """How many were ever accepted."""
         self.status = 200
         self.asked = 0
+        self.health = 200
+        self.checked = 0
         self.live = 0
         """WebSockets that are open."""
         self._listener = listener
@@ -49,6 +52,10 @@ class Named:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = Head.parse(await reader.readuntil(b"\r\n\r\n"))
+                if head.target == "/healthz":
+                    self.checked += 1
+                    writer.write(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % self.health)
+                    continue
                 self.asked += 1
                 if head.get("upgrade") and self.status == 200:
                     writer.write(switch(head, f"X-Name: {self.name}"))

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tidegate.config.addresses import EXPECTED_ENDPOINT
 from tidegate.config.options.discover import DiscoverOptions
+from tidegate.config.options.health import HealthOptions
 from tidegate.config.options.http import Http2Options
 from tidegate.config.options.liveness import Keepalive, KeepaliveOptions, UserTimeout
 from tidegate.config.options.values import (
@@ -20,6 +21,7 @@ from tidegate.config.options.values import (
     Options,
     Percent,
     PositiveDuration,
+    Share,
     TargetValue,
     Text,
     WordOr,
@@ -184,6 +186,19 @@ class UpstreamOptions(Options):
     )
     eject: EjectOptions | None = Field(
         None, description="When an endpoint that fails gets nothing for a while; never when left out."
+    )
+    health: HealthOptions | None = Field(
+        None, description="How endpoints are checked; one whose checks fail gets nothing new. No checks when left out."
+    )
+    panic: Share = Field(
+        50,
+        description="When fewer of the endpoints than this share are neither unhealthy nor ejected, all of them are "
+        "used again; `0%` is never. Needs `health`.",
+    )
+    slow_start: Duration = Field(
+        0,
+        description="How long an endpoint that is new, or healthy again, takes to grow from a tenth of its share to "
+        "all of it; `0s` is at once.",
     )
     proxy_protocol: Literal["v1", "v2"] | None = Field(
         None,

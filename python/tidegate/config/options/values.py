@@ -57,6 +57,7 @@ __all__ = [
     "RateLimit",
     "RouteName",
     "ServerName",
+    "Share",
     "Size",
     "SizeLimit",
     "Subprotocol",
@@ -337,20 +338,22 @@ ByteRateLimit = Annotated[
 ]
 
 
-def _percent(value: object) -> int:
-    match = re.fullmatch(r"([0-9]{1,3})(%?)", str(value)) if not isinstance(value, bool) else None
-    if match and match[2] and 1 <= int(match[1]) <= 100:
-        return int(match[1])
-    hint = f"did you mean '{value}%'?" if match and not match[2] else ""
-    raise fault(f"expected a share such as 50%, from 1% to 100%, found {show(value)}", hint)
+def _percent(least: int) -> BeforeValidator:
+    def validate(value: object) -> int:
+        match = re.fullmatch(r"([0-9]{1,3})(%?)", str(value)) if not isinstance(value, bool) else None
+        if match and match[2] and least <= int(match[1]) <= 100:
+            return int(match[1])
+        hint = f"did you mean '{value}%'?" if match and not match[2] else ""
+        raise fault(f"expected a share such as 50%, from {least}% to 100%, found {show(value)}", hint)
+
+    return BeforeValidator(validate)
 
 
-Percent = Annotated[
-    int,
-    BeforeValidator(_percent),
-    PlainSerializer(lambda value: f"{value}%", return_type=str),
-    WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,3}%$", "examples": ["50%"]}, mode="validation"),
-]
+_PERCENT = WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,3}%$", "examples": ["50%"]}, mode="validation")
+_SHOWN_PERCENT = PlainSerializer(lambda value: f"{value}%", return_type=str)
+Percent = Annotated[int, _percent(1), _SHOWN_PERCENT, _PERCENT]
+Share = Annotated[int, _percent(0), _SHOWN_PERCENT, _PERCENT]
+"""A percentage that may be none at all."""
 
 
 def close_code(value: object) -> int:

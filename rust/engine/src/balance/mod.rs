@@ -11,25 +11,28 @@
 //! * `hash` gives each key an order of all endpoints and takes the first (`rendezvous`); an exchange without a key goes
 //!   by `least_connections`.
 //!
-//! Two kinds are passed over. Those *tried* already refused this very exchange; those *ejected* failed too often
-//! ([`Health`]), and get their turn only when all others were tried: when all are ejected, it is as if none was. The
-//! turns of both go to the rest at random by weight, whatever the policy's order: handing a turn to the next in line
-//! would double the work of one neighbour, and moving the cursor for it can fall into step with the failures. Only
-//! `hash` goes on in the key's own order.
+//! Some are passed over: those *tried*, which already refused this very exchange, and those that do not stand well
+//! ([`Standing`]). Those *out* are never chosen. Those *ejected* failed too often ([`Health`]), and get their turn only
+//! when all others were tried: when all are ejected, it is as if none was; and so it is with those *held* back. The turns
+//! of all these go to the rest at random by weight, whatever the policy's order: handing a turn to the next in line would
+//! double the work of one neighbour, and moving the cursor for it can fall into step with the failures. Only `hash` goes
+//! on in the key's own order.
 
 mod draw;
 mod ejection;
 mod rendezvous;
 mod rotation;
 mod split;
+mod standing;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use self::draw::Draw;
+use self::draw::{Draw, mix};
 pub use self::ejection::{Health, most};
 pub use self::rendezvous::hash;
 use self::rotation::Rotation;
 pub use self::split::Split;
+pub use self::standing::{Standing, is_held, panics};
 use crate::snapshot::Balance;
 
 /// How far a rotation has come. Shared by all workers.
@@ -50,7 +53,8 @@ pub struct Candidates {
     rotation: Option<Rotation>,
 }
 
-/// What a choice depends on beside the endpoints. Those beyond the end of `tried` or `ejected` are not.
+/// What a choice depends on beside the endpoints. Those beyond the end of `tried` are not, and those beyond the end of
+/// `standings` are good.
 #[derive(Clone, Copy, Debug)]
 pub struct Choice<'c> {
     pub policy: &'c Balance,
@@ -59,7 +63,7 @@ pub struct Choice<'c> {
     /// What `hash` goes by.
     pub key: Option<u64>,
     pub tried: &'c [bool],
-    pub ejected: &'c [bool],
+    pub standings: &'c [Standing],
 }
 
 impl Candidates {
@@ -74,13 +78,20 @@ impl Candidates {
     /// way at an endpoint.
     pub fn pick(&self, choice: &Choice<'_>, load: impl Fn(usize) -> u64) -> Option<usize> {
         let is_untried = |index: usize| !choice.tried.get(index).copied().unwrap_or(false);
-        let is_good = |index: usize| is_untried(index) && !choice.ejected.get(index).copied().unwrap_or(false);
-        // Asked first, so that a rotation never turns twice for one choice.
-        if choice.ejected.is_empty() || (0..self.weights.len()).any(|index| self.weights[index] > 0 && is_good(index)) {
-            self.pick_open(choice, &load, is_good)
-        } else {
-            self.pick_open(choice, &load, is_untried)
+        let standing = |index: usize| choice.standings.get(index).copied().unwrap_or(Standing::Good);
+        if choice.standings.is_empty() {
+            return self.pick_open(choice, &load, is_untried);
         }
+        // Asked first, so that a rotation never turns twice for one choice.
+        let candidates = (0..self.weights.len()).filter(|index| self.weights[*index] > 0 && is_untried(*index));
+        let best = candidates.map(standing).min().filter(|best| *best < Standing::Out)?;
+        self.pick_open(choice, &load, |index| is_untried(index) && standing(index) <= best)
+    }
+
+    /// An even number for an endpoint, which depends on it and on `number` alone.
+    pub fn coin(&self, index: usize, number: u64) -> u64 {
+        // Twice: once is what a hash goes by.
+        mix(mix(number ^ self.seeds[index]))
     }
 
     fn pick_open(

@@ -19,7 +19,7 @@ fn candidates(weights: &[u32]) -> Candidates {
 }
 
 fn choice<'c>(policy: &'c Balance, cursor: &'c Cursor, random: u64, tried: &'c [bool]) -> Choice<'c> {
-    Choice { policy, cursor, random, key: Some(random), tried, ejected: &[] }
+    Choice { policy, cursor, random, key: Some(random), tried, standings: &[] }
 }
 
 fn pick(policy: &Balance, candidates: &Candidates, cursor: &Cursor, number: u64, tried: &[bool]) -> Option<usize> {
@@ -182,7 +182,9 @@ fn the_ejected_come_last() {
         let four = candidates(&[3, 1, 0, 2]);
         let cursor = Cursor::default();
         let pick = |tried: &[bool], ejected: &[bool], number| {
-            four.pick(&Choice { ejected, ..choice(&policy, &cursor, random(number), tried) }, idle)
+            let standings =
+                &ejected.iter().map(|is| if *is { Standing::Ejected } else { Standing::Good }).collect::<Vec<_>>();
+            four.pick(&Choice { standings, ..choice(&policy, &cursor, random(number), tried) }, idle)
         };
         for number in 0..100 {
             let open = pick(&[], &[true, false, false, false], number);
@@ -204,9 +206,42 @@ fn round_robin_shares_the_turns_of_the_ejected() {
     let cursor = Cursor::default();
     let pick = |number| {
         let choice = choice(&Balance::RoundRobin, &cursor, random(number), &[]);
-        three.pick(&Choice { ejected: &[false, false, true], ..choice }, idle).unwrap()
+        three.pick(&Choice { standings: &[Standing::Good, Standing::Good, Standing::Ejected], ..choice }, idle).unwrap()
     };
     assert_near(&counts(3, (0..CHANCES).map(pick)), &[2.0 / 3.0, 1.0 / 3.0, 0.0]);
+}
+
+#[test]
+fn the_best_standing_is_chosen_and_those_that_are_out_never() {
+    use Standing::{Ejected, Good, Held, Out};
+    for policy in policies() {
+        let four = candidates(&[3, 1, 0, 2]);
+        let cursor = Cursor::default();
+        let among = |tried: &[bool], standings: &[Standing]| {
+            let pick =
+                |number| four.pick(&Choice { standings, ..choice(&policy, &cursor, random(number), tried) }, idle);
+            let mut found: Vec<Option<usize>> = (0..200).map(pick).collect();
+            found.sort_unstable();
+            found.dedup();
+            found
+        };
+        assert_eq!(among(&[], &[Out, Good, Good, Held]), [Some(1)], "{policy:?}");
+        assert_eq!(among(&[], &[Out, Held, Good, Held]), [Some(1), Some(3)], "{policy:?}");
+        assert_eq!(among(&[], &[Ejected, Out, Good, Held]), [Some(3)], "{policy:?}");
+        assert_eq!(among(&[false, false, false, true], &[Ejected, Out, Good, Held]), [Some(0)], "{policy:?}");
+        assert_eq!(among(&[true], &[Good, Out, Good, Out]), [None], "{policy:?}");
+        assert_eq!(among(&[], &[Out; 4]), [None], "{policy:?}");
+    }
+}
+
+#[test]
+fn coins_are_even_and_tell_nothing_of_the_choice() {
+    let two = candidates(&[1, 1]);
+    let (policy, cursor) = (Balance::Hash(HashKey::ClientIp), Cursor::default());
+    let at = |number: u64| two.pick(&choice(&policy, &cursor, random(number), &[]), idle).unwrap();
+    let low = |number: u64| two.coin(1, random(number)) < u64::MAX / 4;
+    let count = |place: usize| (0..CHANCES).filter(|number| at(*number) == place && low(*number)).count() as u64;
+    assert_near(&[count(0), count(1)], &[0.125, 0.125]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use super::drain::Pace;
 use super::h3::{self, QuicSocket, speaks_h3};
 use super::listening::{BindKey, ListenSocket};
 use super::pipes;
+use super::probing::{Probe, Verdict};
 use super::shared::Shared;
 use super::state::{Secrets, State, bind_keys};
 use super::worker::{self, Command, WorkerHandle};
@@ -22,7 +23,8 @@ use crate::io::BindError;
 use crate::log::Level;
 use crate::metrics::{self, Metrics};
 use crate::relay::Order;
-use crate::snapshot::{Bind, Endpoint, Listener, Snapshot};
+use crate::snapshot::{Bind, Endpoint, Found, Listener, Snapshot};
+use crate::upstream::Upstream;
 
 /// How long a worker may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -126,7 +128,7 @@ impl Engine {
             freed.notify_one();
         }
         for upstream in self.shared.state().iter().flat_map(|state| &state.upstreams) {
-            upstream.commit();
+            upstream.commit(&self.shared.events);
         }
         self.tell_all(|| Command::Reconcile);
         generation
@@ -162,16 +164,46 @@ impl Engine {
     /// # Errors
     /// When there is no such upstream, or an endpoint wants TLS that it has none for.
     pub fn set_endpoints(&self, upstream: &str, endpoints: &[Endpoint]) -> Result<(), Fault> {
-        let state = self.shared.state();
-        let found = state.as_ref().and_then(|state| state.upstreams.iter().find(|one| *one.name == *upstream));
-        let found = found.ok_or_else(|| Fault::new("", format!("no upstream is called {upstream}")))?;
+        let found = self.upstream(upstream)?;
         if found.tls().is_none() && endpoints.iter().any(|endpoint| endpoint.tls.is_some()) {
             return Err(Fault::new("", format!("an endpoint of {upstream} wants TLS, and there is none")));
         }
-        if found.set_endpoints(endpoints) {
+        if found.set_endpoints(endpoints, &self.shared.events) {
             self.tell_all(|| Command::Reconcile);
         }
         Ok(())
+    }
+
+    /// What the health checks have found out about endpoints of a running upstream.
+    ///
+    /// # Errors
+    /// When there is no such upstream.
+    pub fn set_health(&self, upstream: &str, found: &[Found]) -> Result<(), Fault> {
+        self.upstream(upstream)?.set_health(found, &self.shared.events);
+        Ok(())
+    }
+
+    /// Begins a health check of an endpoint of a running upstream. What comes of it is among the [`Engine::verdicts`], by
+    /// its number.
+    ///
+    /// # Errors
+    /// When there is no such upstream.
+    pub fn probe(&self, number: u64, upstream: &str, endpoint: Endpoint) -> Result<(), Fault> {
+        let upstream = self.upstream(upstream)?;
+        let worker = (number % self.workers.len() as u64) as usize;
+        self.tell(worker, Command::Probe(Box::new(Probe { number, upstream, endpoint })));
+        Ok(())
+    }
+
+    /// What came of health checks; waits up to `patience` for something.
+    pub fn verdicts(&self, patience: Duration) -> Vec<Verdict> {
+        self.shared.verdicts.wait(patience)
+    }
+
+    fn upstream(&self, name: &str) -> Result<Arc<Upstream>, Fault> {
+        let state = self.shared.state();
+        let found = state.as_ref().and_then(|state| state.upstreams.iter().find(|one| *one.name == *name));
+        found.cloned().ok_or_else(|| Fault::new("", format!("no upstream is called {name}")))
     }
 
     /// The addresses that listen now, by listener.
@@ -218,6 +250,10 @@ impl Engine {
             own.gauge("tidegate_upstream_connections", &labels).add(seats.taken());
             own.gauge("tidegate_upstream_pending", &labels).add(seats.waiting());
             own.counter("tidegate_upstream_overflows_total", &labels).add(seats.overflows());
+            if let Some(is_panicking) = upstream.is_panicking() {
+                own.gauge("tidegate_upstream_panic", &labels).add(is_panicking.into());
+                own.counter("tidegate_upstream_panics_total", &labels).add(upstream.panic_count());
+            }
             let endpoints = upstream.endpoints();
             own.gauge("tidegate_upstream_endpoints", &labels).add(endpoints.len() as u64);
             for endpoint in endpoints {
@@ -230,7 +266,7 @@ impl Engine {
                     own.counter("tidegate_endpoint_tls_failures_total", &labels).add(count);
                 }
                 own.counter("tidegate_endpoint_ejections_total", &labels).add(endpoint.health.ejections());
-                own.gauge("tidegate_endpoint_healthy", &labels).raise(u64::from(!upstream.is_ejected(&endpoint)));
+                own.gauge("tidegate_endpoint_healthy", &labels).raise(upstream.is_usable(&endpoint).into());
             }
         }
     }

@@ -4,7 +4,7 @@ use super::exchange::Exchange;
 use crate::error::{Refusal, refusal};
 use crate::http::ResponseHead;
 use crate::snapshot::Deflate;
-use crate::upstream::{Crossing, HeadError, Link, Permit, Question};
+use crate::upstream::{Crossing, HeadError, Link, Permit, Question, refuses_extended};
 use crate::ws::handshake::{self, Offered};
 
 /// What an endpoint has said.
@@ -33,7 +33,7 @@ pub async fn ask(exchange: &Exchange, is_tls: bool, crossing: Crossing) -> Resul
     let mut awaited = crossing.open(&question, false)?;
     let or_h1 = awaited.crossing.or_h1;
     match awaited.final_head().await {
-        Ok(head) if or_h1 && is_refusal(head.status) => Ok(Asked::OnlyOverH1(awaited.crossing.permit)),
+        Ok(head) if or_h1 && refuses_extended(head.status) => Ok(Asked::OnlyOverH1(awaited.crossing.permit)),
         Ok(head) => {
             let link = awaited.into_link().ok_or(refusal::UPSTREAM_LOST)?;
             Ok(Asked::Answered { link, head: Box::new(head), offered })
@@ -43,9 +43,4 @@ pub async fn ask(exchange: &Exchange, is_tls: bool, crossing: Crossing) -> Resul
         Err(HeadError::Malformed(text)) => Err(Refusal { text, ..refusal::BAD_RESPONSE }),
         Err(HeadError::Lost { .. } | HeadError::Untouched) => Err(refusal::UPSTREAM_LOST),
     }
-}
-
-/// Answers of servers that advertise extended CONNECT and do not mean it. 401, 403 and 404 are the application's.
-fn is_refusal(status: u16) -> bool {
-    matches!(status, 400 | 405 | 501)
 }

@@ -28,6 +28,7 @@ mod permit;
 mod pipes;
 mod plan;
 mod presence;
+mod probing;
 mod proxy;
 mod pump;
 mod ready;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
+use super::probing::Verdicts;
 use super::state::State;
 use crate::log::{Event, Events, Level};
 
@@ -15,6 +16,7 @@ pub struct Shared {
     /// What runs; none before the first commit.
     pub state: ArcSwapOption<State>,
     pub events: Events,
+    pub verdicts: Verdicts,
     /// Connections that are open.
     pub connections: AtomicUsize,
     /// WebSockets that are live.

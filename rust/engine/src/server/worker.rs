@@ -19,6 +19,7 @@ use super::leases::Leases;
 use super::listening::ListenSocket;
 use super::permit::Permit;
 use super::pipes::{self, Pipes};
+use super::probing::{self, Probe};
 use super::ready::keep_ready;
 use super::shared::Shared;
 use super::tally::Tallies;
@@ -50,6 +51,8 @@ pub enum Command {
     Close(u64, Order, std::sync::mpsc::Sender<bool>),
     /// Describe the live WebSockets, TCP connections and tunnels.
     Describe(std::sync::mpsc::Sender<Vec<Value>>),
+    /// Check the health of an endpoint.
+    Probe(Box<Probe>),
     /// End everything that is left.
     Cut,
     /// End the thread.
@@ -166,6 +169,9 @@ impl Worker {
             }
             Command::Describe(answer) => {
                 let _ = answer.send([self.leases.describe(), self.pipes.describe()].concat());
+            }
+            Command::Probe(probe) => {
+                tokio::task::spawn_local(probing::run(self.clone(), *probe));
             }
             Command::Cut => {
                 self.leases.cut(Cause::Drain);

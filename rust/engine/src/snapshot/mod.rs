@@ -5,6 +5,7 @@
 //! (an index into the list named). Durations are milliseconds, sizes bytes.
 
 mod action;
+mod health;
 mod http;
 mod limits;
 mod listener;
@@ -16,6 +17,7 @@ mod websocket;
 use serde::{Deserialize, Serialize};
 
 pub use self::action::{Action, Connect, Forward, HostHeader, Redirect, Respond, Retry, Rewrite, Share, Tunnels};
+pub use self::health::{Check, Found, GrpcCheck, Health, HttpCheck, Schedule, WebSocketCheck};
 pub use self::http::{Edits, Http2, HttpVersion};
 pub use self::limits::{Admission, Over, Rate};
 pub use self::listener::{Access, Bind, Listener, ListenerLimits, Sni, Tcp, TcpTarget};

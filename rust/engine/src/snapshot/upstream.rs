@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Http2, OnChange, PeerName, Place, UpstreamTls};
+use super::{Health, Http2, OnChange, PeerName, Place, UpstreamTls};
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -25,6 +25,10 @@ pub struct Upstream {
     pub pool: Pool,
     /// `null`: never.
     pub eject: Option<Eject>,
+    /// `null`: no checks.
+    pub health: Option<Health>,
+    /// How long an endpoint that is new, or healthy again, takes to come to its full share; `null`: no time.
+    pub slow_start: Option<u64>,
     /// For the endpoints that want it; `null` when there are none.
     pub tls: Option<UpstreamTls>,
     /// What becomes of the live connections of an endpoint that has left.

@@ -109,6 +109,12 @@ impl Awaited {
     }
 }
 
+/// Whether an answer to an extended CONNECT is that of a server that advertises it and does not mean it. 401, 403 and 404
+/// are the application's.
+pub fn refuses_extended(status: u16) -> bool {
+    matches!(status, 400 | 405 | 501)
+}
+
 fn request(question: &Question<'_>, scheme: Scheme) -> Option<Request<()>> {
     let authority = question.fields.first("host")?;
     let method = Method::from_bytes(question.method).ok()?;

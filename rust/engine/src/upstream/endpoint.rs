@@ -21,6 +21,10 @@ pub struct Endpoint {
     pub tls: Option<PeerName>,
     /// How it did, for `eject`.
     pub health: Health,
+    /// What the checks say of it.
+    verdict: AtomicU8,
+    /// When it came to a running upstream, or became healthy again; 0 where it was there from the start.
+    came_in: AtomicU64,
     load: AtomicU64,
     /// It has left its upstream, and its connections are to end.
     is_draining: AtomicBool,
@@ -46,6 +50,11 @@ pub enum Speaks {
 /// How long an endpoint that takes no WebSockets over HTTP/2 or HTTP/3 is not asked again.
 const FALL_BACK: Millis = 600_000;
 
+/// Verdicts.
+const UNKNOWN: u8 = 0;
+const HEALTHY: u8 = 1;
+const UNHEALTHY: u8 = 2;
+
 impl Endpoint {
     pub fn new(endpoint: &snapshot::Endpoint) -> Self {
         Self {
@@ -54,6 +63,8 @@ impl Endpoint {
             target: endpoint.target.clone(),
             tls: endpoint.tls.clone(),
             health: Health::default(),
+            verdict: AtomicU8::new(UNKNOWN),
+            came_in: AtomicU64::new(0),
             load: AtomicU64::new(0),
             is_draining: AtomicBool::new(false),
             failures: AtomicU64::new(0),
@@ -62,6 +73,29 @@ impl Endpoint {
             fallen_back: Default::default(),
             fallbacks: AtomicU64::new(0),
         }
+    }
+
+    /// The checks say so of it; none is nothing.
+    pub fn found(&self, healthy: Option<bool>) {
+        let verdict = healthy.map_or(UNKNOWN, |is_healthy| if is_healthy { HEALTHY } else { UNHEALTHY });
+        if self.verdict.swap(verdict, Relaxed) == UNHEALTHY && verdict != UNHEALTHY {
+            self.comes_in();
+        }
+    }
+
+    /// Whether its checks fail.
+    pub fn is_unhealthy(&self) -> bool {
+        self.verdict.load(Relaxed) == UNHEALTHY
+    }
+
+    /// It is new here, or again.
+    pub fn comes_in(&self) {
+        self.came_in.store(clock::now().max(1), Relaxed);
+    }
+
+    /// When it came in; none where it was there from the start.
+    pub fn came_in(&self) -> Option<Millis> {
+        Some(self.came_in.load(Relaxed)).filter(|when| *when > 0)
     }
 
     pub fn speaks(&self) -> Speaks {

@@ -4,9 +4,11 @@ mod connect;
 mod crossing;
 mod dial;
 mod endpoint;
+mod group;
 mod h2;
 mod h3;
 mod pool;
+mod probe;
 mod quic;
 mod read;
 mod ready;
@@ -17,23 +19,25 @@ mod trunks;
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 pub use self::connect::{Introduction, Reached, Wish};
-pub use self::crossing::{Awaited, Crossing, Question};
+pub use self::crossing::{Awaited, Crossing, Question, refuses_extended};
 use self::dial::Terms;
 pub use self::endpoint::{Endpoint, Permit, Speaks};
+use self::group::{Group, Panic};
 pub use self::pool::{Owner, Pools};
 pub use self::read::{HeadError, ResponseReader};
 pub use self::ready::Kind;
 use self::seats::Seats;
 pub use self::tries::{Again, Tries};
 pub use self::trunk::{Opened, Place};
-use crate::balance::{self, Candidates, Choice, Cursor};
-use crate::io::{Stream, clock, random};
+use crate::balance;
+use crate::io::Stream;
+use crate::io::clock::{self, Millis};
 use crate::log::{Event, Events, Level};
 use crate::snapshot::{self, HttpVersion};
 use crate::tls::ClientTls;
@@ -54,6 +58,9 @@ pub struct Upstream {
     eject: Option<snapshot::Eject>,
     ejections: Arc<Ejections>,
     on_remove: snapshot::OnChange,
+    health: Option<snapshot::Health>,
+    slow_start: Option<Millis>,
+    panic: Arc<Panic>,
     /// Changes when discovery says so, without a reload.
     endpoints: ArcSwap<Group>,
 }
@@ -67,14 +74,11 @@ struct Ejections {
     turn: Mutex<()>,
 }
 
-/// The endpoints of an upstream and where the balancer stands among them.
-#[derive(Debug)]
-struct Group {
-    endpoints: Vec<Arc<Endpoint>>,
-    candidates: Candidates,
-    cursor: Cursor,
-    /// Those that left and still have exchanges: one that comes back must not look idle.
-    departed: Vec<Weak<Endpoint>>,
+impl Ejections {
+    /// When the last of those that are ejected comes back; 0 where none ever was.
+    fn until(&self) -> Millis {
+        self.until.load(Relaxed)
+    }
 }
 
 /// A connection of HTTP/1.1 to an endpoint, or a stream on one of HTTP/2 or HTTP/3, and its place in the endpoint's
@@ -106,7 +110,9 @@ impl Link {
 impl Upstream {
     /// Builds from what is written, and takes over the endpoints of `previous`, the upstream of the same name.
     pub fn build(upstream: &snapshot::Upstream, tls: Option<Arc<ClientTls>>, previous: Option<&Self>) -> Self {
-        Self {
+        let running = previous.map(|previous| previous.endpoints.load());
+        let group = Group::build(&upstream.endpoints, running.as_deref().map(|group| &**group));
+        let built = Self {
             name: upstream.name.as_str().into(),
             balance: upstream.balance.clone(),
             protocol: upstream.protocol,
@@ -123,8 +129,13 @@ impl Upstream {
             eject: upstream.eject,
             ejections: previous.map_or_else(Arc::default, |previous| previous.ejections.clone()),
             on_remove: upstream.on_remove,
-            endpoints: ArcSwap::from_pointee(group(&upstream.endpoints, previous)),
-        }
+            health: upstream.health.clone(),
+            slow_start: upstream.slow_start,
+            panic: previous.map_or_else(Arc::default, |previous| previous.panic.clone()),
+            endpoints: ArcSwap::from_pointee(group),
+        };
+        built.refresh(&built.endpoints.load());
+        built
     }
 
     /// How its connections find out that their peer has gone.
@@ -142,15 +153,20 @@ impl Upstream {
         &self.seats
     }
 
-    /// Its limits, and what becomes of endpoints that have left, hold from now on.
-    pub fn commit(&self) {
+    /// Its limits hold from now on, what becomes of endpoints that have left, and what was found out since it was built.
+    pub fn commit(&self, events: &Events) {
         self.seats.set_limits(&self.limits);
         self.mark_departed();
+        self.refresh(&self.endpoints.load());
+        self.review(events);
     }
 
     /// Replaces the endpoints; those that stay keep their load. Whether the connections of some are to end now.
-    pub fn set_endpoints(&self, endpoints: &[snapshot::Endpoint]) -> bool {
-        self.endpoints.store(Arc::new(group(endpoints, Some(self))));
+    pub fn set_endpoints(&self, endpoints: &[snapshot::Endpoint], events: &Events) -> bool {
+        let group = Group::build(endpoints, Some(&self.endpoints.load()));
+        self.refresh(&group);
+        self.endpoints.store(Arc::new(group));
+        self.review(events);
         self.mark_departed()
     }
 
@@ -161,9 +177,8 @@ impl Upstream {
             endpoint.set_draining(false);
         }
         let drains = self.on_remove == snapshot::OnChange::Drain;
-        let departed = group.departed.iter().filter_map(Weak::upgrade);
         // All of them are told, so no `any`.
-        departed.filter(|endpoint| endpoint.set_draining(drains) && drains).count() > 0
+        group.departed().filter(|endpoint| endpoint.set_draining(drains) && drains).count() > 0
     }
 
     /// The endpoints now.
@@ -174,31 +189,6 @@ impl Upstream {
     /// How an endpoint is chosen.
     pub fn balance(&self) -> &snapshot::Balance {
         &self.balance
-    }
-
-    /// Whether `endpoint`, one of its own, gets nothing now.
-    pub fn is_ejected(&self, endpoint: &Endpoint) -> bool {
-        self.eject.is_some() && endpoint.health.is_ejected(clock::now())
-    }
-
-    fn pick(&self, group: &Group, key: Option<u64>, tried: &[bool]) -> Option<usize> {
-        let ejected = self.ejected(group);
-        let (policy, cursor, random) = (&self.balance, &group.cursor, random::number());
-        let choice = Choice { policy, cursor, random, key, tried, ejected: &ejected };
-        group.candidates.pick(&choice, |index| group.endpoints[index].load())
-    }
-
-    /// Who is ejected now; empty when nobody is. Where a change of the endpoints has left more of them ejected than may
-    /// be, nobody is.
-    fn ejected(&self, group: &Group) -> Vec<bool> {
-        let Some(rules) = &self.eject else { return Vec::new() };
-        let now = clock::now();
-        if self.ejections.until.load(Relaxed) <= now {
-            return Vec::new();
-        }
-        let ejected: Vec<bool> = group.endpoints.iter().map(|endpoint| endpoint.health.is_ejected(now)).collect();
-        let count = ejected.iter().filter(|is_ejected| **is_ejected).count();
-        if count > balance::most(rules, ejected.len()) { Vec::new() } else { ejected }
     }
 
     /// An endpoint has failed, and may have done so too often.
@@ -229,26 +219,5 @@ impl Upstream {
         );
         let event = Event::new(Level::Warning, "endpoint_ejected", message);
         event.with("upstream", upstream).with("endpoint", address).with("seconds", seconds)
-    }
-}
-
-fn group(endpoints: &[snapshot::Endpoint], previous: Option<&Upstream>) -> Group {
-    let old = previous.map(|previous| previous.endpoints.load().known()).unwrap_or_default();
-    let keep = |wanted: &snapshot::Endpoint| old.iter().find(|endpoint| endpoint.is_same(wanted)).cloned();
-    let (endpoints, weights): (Vec<Arc<Endpoint>>, Vec<u32>) = endpoints
-        .iter()
-        .filter(|endpoint| !matches!(endpoint.target, snapshot::Target::Name(..)))
-        .map(|wanted| (keep(wanted).unwrap_or_else(|| Arc::new(Endpoint::new(wanted))), wanted.weight))
-        .unzip();
-    let places: Vec<_> = endpoints.iter().zip(weights).map(|(endpoint, weight)| (weight, endpoint.address())).collect();
-    let has_left = |endpoint: &&Arc<Endpoint>| !endpoints.iter().any(|stays| Arc::ptr_eq(stays, endpoint));
-    let departed = old.iter().filter(has_left).map(Arc::downgrade).collect();
-    Group { candidates: Candidates::new(&places), cursor: Cursor::default(), departed, endpoints }
-}
-
-impl Group {
-    /// The endpoints, and those that left but are not forgotten.
-    fn known(&self) -> Vec<Arc<Endpoint>> {
-        self.endpoints.iter().cloned().chain(self.departed.iter().filter_map(Weak::upgrade)).collect()
     }
 }

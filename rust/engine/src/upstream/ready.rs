@@ -3,7 +3,7 @@
 //!
 //! For bytes they are whole, TLS included; where each must begin with a PROXY header, which names who comes, it is the TCP
 //! connection alone. For HTTP/1.1 they are idle connections like those that have carried a request, and count with them.
-//! There are none to an endpoint that is ejected, or that has chosen HTTP/2, and none that somebody waits for a seat for.
+//! There are none to an endpoint that is ejected or unhealthy, or that has chosen HTTP/2, and none that somebody waits for a seat for.
 //!
 //! What comes to nothing, or is closed as soon as it is there, is tried again after a second, then after twice as long
 //! each time, up to half a minute.
@@ -95,7 +95,7 @@ impl Upstream {
     /// The endpoints to which connections should stand ready, and the keys that those have in a pool.
     pub fn readied(&self, kind: Kind) -> impl Iterator<Item = (Arc<Endpoint>, Key)> {
         let endpoints = if self.pool.ready > 0 { self.endpoints() } else { Vec::new() };
-        let wanted = move |endpoint: &Arc<Endpoint>| !self.is_ejected(endpoint) && self.has_use_for(kind, endpoint);
+        let wanted = move |endpoint: &Arc<Endpoint>| self.is_usable(endpoint) && self.has_use_for(kind, endpoint);
         let key = move |endpoint: Arc<Endpoint>| {
             let (ours, tls, _) = pool::key(&endpoint, self.tls_to(&endpoint), None);
             (endpoint, (ours, tls, if kind == Kind::Bytes { BYTES } else { 0 }))

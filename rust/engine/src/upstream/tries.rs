@@ -97,7 +97,7 @@ impl Tries {
     /// # Errors
     /// The refusal for the client, when nothing is left to try.
     pub async fn reach(&mut self, pools: &Pools, wish: Wish, events: &Events) -> Result<Reached, Refusal> {
-        let mut failure = refusal::NO_ENDPOINT;
+        let mut failure = self.nothing();
         while let Some(index) = self.next() {
             let wish = match wish {
                 Wish::Request { .. } => Wish::Request { kept: self.again.last() != Some(&Again::Kept) },
@@ -236,11 +236,30 @@ impl Tries {
         if !self.tried.contains(&false) {
             self.begin_again();
         }
-        let index = self.upstream.pick(&self.group, self.key, &self.tried)?;
+        let index = self.pick().or_else(|| self.pick_again())?;
         self.tried[index] = true;
         self.last = Some(index);
         self.made += 1;
         Some(())
+    }
+
+    fn pick(&self) -> Option<usize> {
+        self.upstream.pick(&self.group, self.key, &self.tried)
+    }
+
+    /// Those that are left are unhealthy: where each may be tried more than once, the others are.
+    fn pick_again(&mut self) -> Option<usize> {
+        self.rules.attempts?;
+        self.begin_again();
+        self.pick().or_else(|| {
+            self.tried.fill(false);
+            self.pick()
+        })
+    }
+
+    /// What to say where there is nobody to ask.
+    fn nothing(&self) -> Refusal {
+        if self.group.endpoints.is_empty() { refusal::NO_ENDPOINT } else { refusal::NO_HEALTHY_ENDPOINT }
     }
 
     /// All were tried, and more tries are wanted: another one than the last, where there is another.

@@ -6,8 +6,11 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use http::Request;
 use quinn::{Connection, Endpoint};
 
@@ -160,6 +163,21 @@ impl Drop for Place {
         }
         if let (Carrier::H3(carrier), Some(lane)) = (&trunk.carrier, self.lane.take()) {
             carrier.give_back(lane);
+        }
+    }
+}
+
+impl Opened {
+    /// Sends a body that is small enough for one frame, and ends our direction.
+    pub async fn send_all(&mut self, body: Bytes) -> io::Result<()> {
+        match self {
+            Self::H2(opened) => {
+                opened.send.send_data(body, true).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+            }
+            Self::H3(opened) => {
+                poll_fn(|cx| opened.send.poll_write(cx, &body)).await?;
+                poll_fn(|cx| opened.send.poll_finish(cx)).await
+            }
         }
     }
 }
