@@ -183,6 +183,8 @@ HELP: Mapping[str, str] = {
     "tidegate_upstream_panic": "Whether all endpoints are used, as too few are usable.",
     "tidegate_upstream_panics_total": "How often all endpoints came to be used, as too few were usable.",
     "tidegate_upstream_pending": "Exchanges that wait for a connection to an upstream.",
+    "tidegate_upstream_priority": "Which priority of an upstream's endpoints serves.",
+    "tidegate_upstream_spilled_percent": "How much goes to other zones because too few are usable in our own.",
     "tidegate_tcp_bytes_total": "Bytes of TCP connections.",
     "tidegate_tcp_closed_total": "TCP connections that ended, by cause.",
     "tidegate_tcp_connections": "TCP connections that are open.",

@@ -404,6 +404,8 @@ class Config:
     drain: DrainOptions
     name_servers: tuple[NameServer, ...]
     """Where names are asked for; none: where the system asks."""
+    zone: str | None
+    """Where the gateway is."""
     workers: int | None
     """None: one for each core."""
     warnings: tuple[Problem, ...]

@@ -94,6 +94,7 @@ class _Loading:
             access_log=self._access_log(top.access_log),
             drain=top.drain,
             name_servers=top.dns.servers,
+            zone=top.zone,
             workers=top.workers,
             warnings=tuple(in_order(self._findings.warnings)),
             document=self._document,

@@ -22,6 +22,7 @@ __all__ = [
     "server_name",
     "subprotocol",
     "upgrade",
+    "zone_name",
 ]
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -98,6 +99,13 @@ def part_name(text: str, what: str) -> str:
     """The name of a listener or an upstream: short and safe in metrics, logs and paths."""
     if not _PART_NAME.fullmatch(text):
         raise UnitError(f"'{text}' is not a name for {what}", "expected letters, digits, '_', '-' and '.', at most 63")
+    return text
+
+
+def zone_name(text: str) -> str:
+    """A zone, as clouds and Kubernetes name theirs: `eu-central-1a`."""
+    if not text or len(text) > 200 or not text.isprintable():
+        raise UnitError(f"'{text}' is not the name of a zone", "expected 1 to 200 printable characters")
     return text
 
 

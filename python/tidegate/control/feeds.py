@@ -161,7 +161,8 @@ class _Service(_Timed):
 
 def _served(server: Server, scheme: str) -> Endpoint:
     """A weight of 0 is "hardly ever" (RFC 2782), for which 1 beside larger ones is the nearest that there is."""
-    written = {"url": f"{scheme}://{server.name}:{server.port}", "weight": max(1, server.weight)}
+    url = f"{scheme}://{server.name}:{server.port}"
+    written = {"url": url, "weight": max(1, server.weight), "priority": server.priority}
     return parts.endpoint(EndpointOptions.model_validate(written))
 
 

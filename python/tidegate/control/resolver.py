@@ -95,7 +95,8 @@ class SystemLookup:
         if not servers:
             raise NothingFound(f"{name} is said to be offered by nobody")  # RFC 2782: a target of "."
         ranked = sorted(servers, key=lambda server: (server.priority, -server.weight, server.name, server.port))
-        return Servers(tuple(ranked), answer.ttl)
+        once = {(server.name, server.port): server for server in reversed(ranked)}
+        return Servers(tuple(reversed(once.values())), answer.ttl)
 
 
 def _server(record: Any) -> Server:

@@ -348,6 +348,7 @@ class _Writer:
             "health": parts.health(upstream.health, upstream.panic) if upstream.health else None,
             "slow_start": upstream.slow_start or None,
             "tls": self._upstream_tls(f"{at}/tls", (*path, "tls"), upstream.tls) if upstream.tls else None,
+            "zone": self._config.zone,
             "on_remove": upstream.on_remove,
         }
 

@@ -182,6 +182,8 @@ def endpoint(endpoint: EndpointOptions) -> Json:
         "host": endpoint.url.authority,
         "target": target(endpoint.url),
         "weight": endpoint.weight,
+        "priority": endpoint.priority,
+        "zone": endpoint.zone,
         "tls": endpoint.url.host if endpoint.url.tls else None,
     }
 

@@ -74,7 +74,7 @@ def test_null_is_no_value_of_the_file() -> None:
 
 
 def test_keys_are_found_through_lists_names_and_alternatives() -> None:
-    assert keys_at(("upstreams", "any", "endpoints", 0)) == ["url", "weight"]
+    assert keys_at(("upstreams", "any", "endpoints", 0)) == ["url", "weight", "priority", "zone"]
     assert keys_at(("routes", 7, "match", "headers", "x-a", "not")) == ["exact", "prefix", "regex", "present", "not"]
     assert keys_at(("admin",)) == ["bind", "token"]
     assert keys_at(("routes", 0, "name")) == []

@@ -9,7 +9,7 @@ from tidegate.config.options.discover import DnsOptions
 from tidegate.config.options.listener import ListenerOptions
 from tidegate.config.options.route import RouteOptions
 from tidegate.config.options.upstream import UpstreamOptions
-from tidegate.config.options.values import BindValue, Duration, Options, Text, WordOr, fault, items, show
+from tidegate.config.options.values import BindValue, Duration, Options, Text, WordOr, ZoneName, fault, items, show
 
 __all__ = ["AccessLogOptions", "AdminOptions", "DrainOptions", "GatewayOptions"]
 
@@ -69,4 +69,8 @@ class GatewayOptions(Options):
     )
     drain: DrainOptions = Field(DrainOptions(), description="How the gateway ends.")
     dns: DnsOptions = Field(DnsOptions(), description="Where names of upstreams are asked for.")
+    zone: ZoneName | None = Field(
+        None,
+        description="Where this gateway is: endpoints in the same zone are wanted first. `${ZONE}` is a good value.",
+    )
     workers: Workers = Field(None, description="Threads that move bytes; `auto` is one for each core.")

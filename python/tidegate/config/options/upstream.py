@@ -25,6 +25,7 @@ from tidegate.config.options.values import (
     TargetValue,
     Text,
     WordOr,
+    ZoneName,
     fault,
     items,
     one_of,
@@ -55,13 +56,19 @@ class EndpointOptions(Options):
     weight: Annotated[int, Field(ge=1, le=1_000_000), Number] = Field(
         1, description="Its share, beside the other endpoints' weights."
     )
+    priority: Annotated[int, Field(ge=0, le=65_535), Number] = Field(
+        0, description="0 is wanted first; the next one is used when too few of those before it are usable."
+    )
+    zone: ZoneName | None = Field(
+        None, description="Where it is. Those in the gateway's own `zone` are wanted first of each priority."
+    )
 
 
 def _endpoint(value: object) -> object:
     if isinstance(value, str):
         return {"url": value}
     if not isinstance(value, dict):
-        raise fault(f"{EXPECTED_ENDPOINT}, or a mapping with url and weight, found {show(value)}")
+        raise fault(f"{EXPECTED_ENDPOINT}, or a mapping with a url, found {show(value)}")
     return value
 
 

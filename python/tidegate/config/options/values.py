@@ -65,6 +65,7 @@ __all__ = [
     "Text",
     "UpgradeToken",
     "WordOr",
+    "ZoneName",
     "fault",
     "items",
     "listed",
@@ -419,3 +420,4 @@ RouteName = Annotated[str, parsed(names.route_name)]
 HostPattern = Annotated[str, parsed(names.host_pattern)]
 HostName = Annotated[str, parsed(names.host_name)]
 ServerName = Annotated[str, parsed(names.server_name)]
+ZoneName = Annotated[str, parsed(names.zone_name)]

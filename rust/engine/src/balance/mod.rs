@@ -13,13 +13,14 @@
 //!
 //! Some are passed over: those *tried*, which already refused this very exchange, and those that do not stand well
 //! ([`Standing`]). Those *out* are never chosen. Those *ejected* failed too often ([`Health`]), and get their turn only
-//! when all others were tried: when all are ejected, it is as if none was; and so it is with those *held* back. The turns
-//! of all these go to the rest at random by weight, whatever the policy's order: handing a turn to the next in line would
-//! double the work of one neighbour, and moving the cursor for it can fall into step with the failures. Only `hash` goes
-//! on in the key's own order.
+//! when all others were tried: when all are ejected, it is as if none was; and so it is with those *held* back, and with
+//! those that are *elsewhere* ([`Levels`]). The turns of all these go to the rest at random by weight, whatever the policy's
+//! order: handing a turn to the next in line would double the work of one neighbour, and moving the cursor for it can fall
+//! into step with the failures. Only `hash` goes on in the key's own order.
 
 mod draw;
 mod ejection;
+mod levels;
 mod rendezvous;
 mod rotation;
 mod split;
@@ -29,6 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use self::draw::{Draw, mix};
 pub use self::ejection::{Health, most};
+pub use self::levels::{Level, Levels, Serving, coin};
 pub use self::rendezvous::hash;
 use self::rotation::Rotation;
 pub use self::split::Split;

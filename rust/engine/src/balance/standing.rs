@@ -13,10 +13,19 @@ pub enum Standing {
     Good,
     /// It starts slowly, and this choice is none of those that it takes part in.
     Held,
+    /// Another zone or priority serves, and so many are nearer.
+    Elsewhere(u16),
     /// It has failed too often.
     Ejected,
     /// Its health checks fail: it is never chosen.
     Out,
+}
+
+impl Standing {
+    /// Whether there is nothing against it.
+    pub fn is_usable(self) -> bool {
+        self < Self::Ejected
+    }
 }
 
 /// The part of the choices, one in so many, that a slow start begins with.

@@ -254,6 +254,10 @@ impl Engine {
                 own.gauge("tidegate_upstream_panic", &labels).add(is_panicking.into());
                 own.counter("tidegate_upstream_panics_total", &labels).add(upstream.panic_count());
             }
+            if let Some(serving) = upstream.serving() {
+                own.gauge("tidegate_upstream_priority", &labels).add(u64::from(serving.priority()));
+                own.gauge("tidegate_upstream_spilled_percent", &labels).add(serving.spilled());
+            }
             let endpoints = upstream.endpoints();
             own.gauge("tidegate_upstream_endpoints", &labels).add(endpoints.len() as u64);
             for endpoint in endpoints {

@@ -31,6 +31,8 @@ pub struct Upstream {
     pub slow_start: Option<u64>,
     /// For the endpoints that want it; `null` when there are none.
     pub tls: Option<UpstreamTls>,
+    /// The gateway's own zone; `null` is none.
+    pub zone: Option<String>,
     /// What becomes of the live connections of an endpoint that has left.
     pub on_remove: OnChange,
 }
@@ -110,6 +112,10 @@ pub struct Endpoint {
     pub target: Target,
     /// More than 0.
     pub weight: u32,
+    /// 0 is wanted first.
+    pub priority: u32,
+    /// `null` is none that we know of.
+    pub zone: Option<String>,
     /// Its host, when TLS is spoken to it; `null` is clear text.
     pub tls: Option<PeerName>,
 }

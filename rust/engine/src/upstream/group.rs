@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 
 use super::{Endpoint, Upstream};
-use crate::balance::{self, Candidates, Choice, Cursor, Standing, is_held, panics};
+use crate::balance::{self, Candidates, Choice, Cursor, Levels, Serving, Standing, coin, is_held, panics};
 use crate::io::clock::{self, Millis};
 use crate::io::random;
 use crate::log::{Event, Events, Level};
@@ -22,14 +22,26 @@ pub struct Group {
     pub endpoints: Vec<Arc<Endpoint>>,
     candidates: Candidates,
     cursor: Cursor,
+    /// None where all are wanted alike.
+    levels: Option<Levels>,
     /// Those that left and still have exchanges: one that comes back must not look idle.
     departed: Vec<Weak<Endpoint>>,
-    /// What the checks say of each; empty where they have nothing against any, or all are used in spite of it.
-    checked: ArcSwap<Vec<Standing>>,
+    /// How they stand as far as time and chance are not asked.
+    checked: ArcSwap<Checked>,
     /// Whether there is something in it.
     is_marked: AtomicBool,
     /// When the last slow start among them is over; 0 where there is none.
     warming_until: AtomicU64,
+}
+
+/// How endpoints stand by what the checks say; empty where they have nothing against any and all are wanted, or all are
+/// used in spite of it.
+#[derive(Debug, Default)]
+struct Checked {
+    home: Vec<Standing>,
+    /// For the choices that other zones take, as `serving` says.
+    away: Vec<Standing>,
+    serving: Option<Serving>,
 }
 
 /// Whether the upstreams of one name use all endpoints because too few are usable, and how often they began to.
@@ -39,14 +51,20 @@ pub struct Panic {
     count: AtomicU64,
 }
 
+/// Percent of a priority that must be usable where no checks say another share.
+const ENOUGH: u8 = 50;
+
 impl Group {
     /// The endpoints as they are written; those that are in `previous` are taken over. Names have no place in it.
-    pub fn build(endpoints: &[snapshot::Endpoint], previous: Option<&Self>) -> Self {
+    /// `zone` is our own.
+    pub fn build(endpoints: &[snapshot::Endpoint], zone: Option<&str>, previous: Option<&Self>) -> Self {
         let old = previous.map(Self::known).unwrap_or_default();
         let keep = |wanted: &snapshot::Endpoint| old.iter().find(|endpoint| endpoint.is_same(wanted)).cloned();
+        let has_address = |endpoint: &&snapshot::Endpoint| !matches!(endpoint.target, snapshot::Target::Name(..));
+        let levels = endpoints.iter().filter(has_address).map(|endpoint| level(endpoint, zone)).collect();
         let (endpoints, weights): (Vec<Arc<Endpoint>>, Vec<u32>) = endpoints
             .iter()
-            .filter(|endpoint| !matches!(endpoint.target, snapshot::Target::Name(..)))
+            .filter(has_address)
             .map(|wanted| (keep(wanted).unwrap_or_else(|| Arc::new(Endpoint::new(wanted))), wanted.weight))
             .unzip();
         if let Some(previous) = previous {
@@ -60,6 +78,7 @@ impl Group {
         Self {
             candidates: Candidates::new(&places),
             cursor: Cursor::default(),
+            levels: Levels::new(levels),
             departed,
             checked: ArcSwap::default(),
             is_marked: AtomicBool::new(false),
@@ -79,6 +98,11 @@ impl Group {
     }
 }
 
+fn level(endpoint: &snapshot::Endpoint, zone: Option<&str>) -> balance::Level {
+    let is_away = zone.is_some() && endpoint.zone.as_deref() != zone;
+    balance::Level { priority: endpoint.priority, is_away }
+}
+
 fn contains(endpoints: &[Arc<Endpoint>], endpoint: &Arc<Endpoint>) -> bool {
     endpoints.iter().any(|one| Arc::ptr_eq(one, endpoint))
 }
@@ -94,7 +118,11 @@ impl Upstream {
         };
         match self.passing(group, key.unwrap_or(random)) {
             Some(standings) => choose(&standings),
-            None if group.is_marked.load(Relaxed) => choose(&group.checked.load()),
+            None if group.is_marked.load(Relaxed) => {
+                let checked = group.checked.load();
+                let is_home = |serving: Serving| serving.is_home(coin(key.unwrap_or(random)));
+                choose(if checked.serving.is_none_or(is_home) { &checked.home } else { &checked.away })
+            }
             None => choose(&[]),
         }
     }
@@ -111,8 +139,9 @@ impl Upstream {
             return None;
         }
         let mut standings = self.standings(group, now);
-        if self.panics(&standings) {
-            standings.fill(Standing::Good);
+        let serving = self.settle(group, &mut standings);
+        if let (Some(levels), Some(serving)) = (&group.levels, serving) {
+            levels.rank(serving, coin(number), &mut standings);
         }
         let Some(lasts) = self.slow_start.filter(|_| warming > now) else { return Some(standings) };
         for (index, (standing, endpoint)) in standings.iter_mut().zip(&group.endpoints).enumerate() {
@@ -156,16 +185,46 @@ impl Upstream {
         !is_ejected && !self.is_unhealthy(endpoint)
     }
 
+    /// Forgets what is known where too few stand well enough. Returns which level serves, where there are several.
+    fn settle(&self, group: &Group, standings: &mut [Standing]) -> Option<Serving> {
+        if self.panics(group, standings) {
+            standings.fill(Standing::Good);
+        }
+        let levels = group.levels.as_ref()?;
+        // Without checks there is no panic: then those that are ejected are asked last, and in their order.
+        Some(levels.serving(standings, self.enough()).unwrap_or_else(|| Serving::first(levels)))
+    }
+
     /// Whether too few stand well enough. Without checks `at_most` alone guards against that.
-    fn panics(&self, standings: &[Standing]) -> bool {
-        let usable = standings.iter().filter(|standing| **standing < Standing::Ejected).count();
-        self.health.as_ref().is_some_and(|health| panics(usable, standings.len(), health.panic))
+    fn panics(&self, group: &Group, standings: &[Standing]) -> bool {
+        if self.health.as_ref().is_none_or(|health| health.panic == 0) {
+            return false;
+        }
+        match &group.levels {
+            Some(levels) => levels.serving(standings, self.enough()).is_none(),
+            None => {
+                let usable = standings.iter().filter(|standing| standing.is_usable()).count();
+                panics(usable, standings.len(), self.enough())
+            }
+        }
+    }
+
+    /// Percent of the endpoints that must be usable.
+    fn enough(&self) -> u8 {
+        self.health.as_ref().map_or(ENOUGH, |health| health.panic)
+    }
+
+    /// Which level serves now; none where there is one alone.
+    pub fn serving(&self) -> Option<Serving> {
+        let group = self.endpoints.load();
+        self.settle(&group, &mut self.standings(&group, clock::now()))
     }
 
     /// Whether all endpoints are used now because too few are usable; none where there are no checks.
     pub fn is_panicking(&self) -> Option<bool> {
         self.health.as_ref()?;
-        Some(self.panics(&self.standings(&self.endpoints.load(), clock::now())))
+        let group = self.endpoints.load();
+        Some(self.panics(&group, &self.standings(&group, clock::now())))
     }
 
     /// How often it came to that.
@@ -187,15 +246,27 @@ impl Upstream {
     /// Makes ready what choices look at, after a change of what is known about endpoints.
     pub(super) fn refresh(&self, group: &Group) {
         // Without those who are ejected, as they change by themselves.
-        let mut standings = self.standings(group, Millis::MAX);
-        if self.panics(&standings) || standings.iter().all(|standing| *standing == Standing::Good) {
-            standings.clear();
-        }
-        group.is_marked.store(!standings.is_empty(), Relaxed);
-        group.checked.store(Arc::new(standings));
+        let checked = self.checked(group);
+        group.is_marked.store(!checked.home.is_empty(), Relaxed);
+        group.checked.store(Arc::new(checked));
         let lasts = self.slow_start.unwrap_or(0);
         let ends = group.endpoints.iter().filter_map(|endpoint| Some(endpoint.came_in()? + lasts));
         group.warming_until.store(ends.max().filter(|until| *until > clock::now()).unwrap_or(0), Relaxed);
+    }
+
+    fn checked(&self, group: &Group) -> Checked {
+        let mut home = self.standings(group, Millis::MAX);
+        let serving = self.settle(group, &mut home);
+        let (Some(levels), Some(serving)) = (&group.levels, serving) else {
+            if home.iter().all(|standing| *standing == Standing::Good) {
+                home.clear();
+            }
+            return Checked { home, ..Checked::default() };
+        };
+        let mut away = home.clone();
+        levels.rank(serving, 0, &mut home);
+        levels.rank(serving, u64::MAX, &mut away);
+        Checked { home, away, serving: Some(serving) }
     }
 
     /// Tells when panic begins, and when it is over.

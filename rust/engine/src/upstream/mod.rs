@@ -58,6 +58,8 @@ pub struct Upstream {
     eject: Option<snapshot::Eject>,
     ejections: Arc<Ejections>,
     on_remove: snapshot::OnChange,
+    /// Our own.
+    zone: Option<String>,
     health: Option<snapshot::Health>,
     slow_start: Option<Millis>,
     panic: Arc<Panic>,
@@ -111,7 +113,8 @@ impl Upstream {
     /// Builds from what is written, and takes over the endpoints of `previous`, the upstream of the same name.
     pub fn build(upstream: &snapshot::Upstream, tls: Option<Arc<ClientTls>>, previous: Option<&Self>) -> Self {
         let running = previous.map(|previous| previous.endpoints.load());
-        let group = Group::build(&upstream.endpoints, running.as_deref().map(|group| &**group));
+        let group =
+            Group::build(&upstream.endpoints, upstream.zone.as_deref(), running.as_deref().map(|group| &**group));
         let built = Self {
             name: upstream.name.as_str().into(),
             balance: upstream.balance.clone(),
@@ -129,6 +132,7 @@ impl Upstream {
             eject: upstream.eject,
             ejections: previous.map_or_else(Arc::default, |previous| previous.ejections.clone()),
             on_remove: upstream.on_remove,
+            zone: upstream.zone.clone(),
             health: upstream.health.clone(),
             slow_start: upstream.slow_start,
             panic: previous.map_or_else(Arc::default, |previous| previous.panic.clone()),
@@ -163,7 +167,7 @@ impl Upstream {
 
     /// Replaces the endpoints; those that stay keep their load. Whether the connections of some are to end now.
     pub fn set_endpoints(&self, endpoints: &[snapshot::Endpoint], events: &Events) -> bool {
-        let group = Group::build(endpoints, Some(&self.endpoints.load()));
+        let group = Group::build(endpoints, self.zone.as_deref(), Some(&self.endpoints.load()));
         self.refresh(&group);
         self.endpoints.store(Arc::new(group));
         self.review(events);

@@ -80,10 +80,11 @@ impl Upstream {
             eject: None,
             ejections: Arc::default(),
             on_remove: self.on_remove,
+            zone: None,
             health: None,
             slow_start: None,
             panic: Arc::default(),
-            endpoints: ArcSwap::from_pointee(Group::build(&[], None)),
+            endpoints: ArcSwap::from_pointee(Group::build(&[], None, None)),
         }
     }
 }
