@@ -35,13 +35,15 @@ class Engine:
         """Replace the endpoints of the running upstream (JSON list of snapshot endpoints). Raises EngineError."""
 
     def set_health(self, upstream: str, found: str) -> None:
-        """What health checks have found out about endpoints of the running upstream. Raises EngineError.
+        """What health checks have found out about endpoints of an upstream, which runs or was prepared. Raises
+        EngineError.
 
         JSON list of `{"endpoint": ..., "healthy": true|false|null}`; null is nothing yet.
         """
 
     def probe(self, number: int, upstream: str, endpoint: str) -> None:
-        """Begin a health check of an endpoint (JSON), as the running upstream says. Raises EngineError.
+        """Begin a health check of an endpoint (JSON), as its upstream says, which runs or was prepared. Raises
+        EngineError.
 
         What comes of it is among the `verdicts`, by its number.
         """

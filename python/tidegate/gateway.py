@@ -224,6 +224,7 @@ class Gateway:
 
     async def _apply(self, loaded: Loaded) -> None:
         """Prepare everything, then commit everything; nothing between the first commit and the last can fail."""
+        began = time.monotonic()
         wanted_endpoints = wishes(loaded.config, loaded.snapshot.data)
         found = await self._discovery.resolve(wanted_endpoints)
         admin = loaded.config.admin
@@ -231,6 +232,7 @@ class Gateway:
         wanted = self._admin.prepare(str(admin.bind) if admin else None, admin.token if admin else None)
         try:
             prepared = await self._prepare(loaded.snapshot, served)
+            await self._first_checks(served, {name: began + wish.warm for name, wish in wanted_endpoints.items()})
         except BaseException:
             wanted.give_up()
             raise
@@ -251,9 +253,30 @@ class Gateway:
             prepared = await asyncio.to_thread(self._engine.prepare, json.dumps(resolved), snapshot.secrets)
         except _engine.EngineError as error:
             raise _engine_failure(snapshot, error) from error
+        self._refuse_while_draining()
+        return prepared
+
+    async def _first_checks(self, served: Mapping[str, Any], until: Mapping[str, float]) -> None:
+        """Wait until each endpoint of an upstream that is new was checked, or the time to warm up is over."""
+        fresh = self._health.prepare(served)
+        try:
+            await asyncio.gather(*(self._first_check(name, until[name] - time.monotonic()) for name in fresh))
+            self._refuse_while_draining()
+        except BaseException:
+            self._health.give_up(fresh)
+            raise
+
+    async def _first_check(self, upstream: str, within: float) -> None:
+        try:
+            async with asyncio.timeout(within):
+                await self._health.first_verdicts([upstream])
+        except TimeoutError:
+            message = f"not all endpoints of the upstream {upstream} were checked in time; going on"
+            event(log, logging.WARNING, "checks_late", message, upstream=upstream)
+
+    def _refuse_while_draining(self) -> None:
         if self._draining:
             raise EngineFailure("the gateway drains: it takes no new configuration")
-        return prepared
 
     def _set_endpoints(self, upstream: str, endpoints: str) -> None:
         try:

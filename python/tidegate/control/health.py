@@ -136,6 +136,22 @@ class HealthChecks:
         self._stopping = threading.Event()
         self._reader: threading.Thread | None = None
 
+    def prepare(self, snapshot: Mapping[str, Any]) -> list[str]:
+        """Begin to check the upstreams of `snapshot` that are new, before they serve; returns their names."""
+        upstreams = {upstream["name"]: upstream for upstream in snapshot["upstreams"]}
+        fresh = [name for name, upstream in upstreams.items() if upstream["health"] and name not in self._rules]
+        for name in fresh:
+            self._rules[name] = upstreams[name]["health"]
+            self.endpoints_are(name, upstreams[name]["endpoints"])
+        return fresh
+
+    def give_up(self, upstreams: Iterable[str]) -> None:
+        """Upstreams that `prepare` named will not serve."""
+        for name in upstreams:
+            self._rules.pop(name, None)
+            for key in [key for key in self._checked if key[0] == name]:
+                self._forget(key)
+
     def follow(self, snapshot: Mapping[str, Any]) -> None:
         """From now on check the endpoints of `snapshot`, which the engine serves: names are resolved in it."""
         upstreams = {upstream["name"]: upstream for upstream in snapshot["upstreams"]}

@@ -181,3 +181,24 @@ async def test_an_engine_that_says_nothing_is_no_endpoint_that_is_well(
     checks.follow(snapshot("a", health=rules()))
     await asyncio.wait_for(checks.first_verdicts(["up"]), 10)
     assert prober.found[-1] == ("up", {"a": False})
+
+
+async def test_what_is_prepared_is_checked_before_it_is_followed(checks: HealthChecks, prober: Prober) -> None:
+    prober.answers = {"a": "HTTP 503"}
+    wanted = snapshot("a", health=rules(every=60_000))
+    assert checks.prepare(wanted) == ["up"]
+    async with asyncio.timeout(10):
+        await checks.first_verdicts(["up"])
+    assert prober.found[-1] == ("up", {"a": False})
+    checks.follow(wanted)
+    assert prober.found[-1] == ("up", {"a": False}), "it is known from the first moment on"
+    assert prober.probed == ["a"] and checks.prepare(wanted) == []
+
+
+async def test_what_was_given_up_is_not_checked_any_more(checks: HealthChecks, prober: Prober) -> None:
+    fresh = checks.prepare(snapshot("a", health=rules()))
+    await eventually(lambda: prober.probed == ["a"])
+    checks.give_up(fresh)
+    async with asyncio.timeout(10):
+        await checks.first_verdicts(fresh)
+    assert checks.prepare(snapshot("a", health=rules())) == ["up"]

@@ -169,8 +169,8 @@ class UpstreamOptions(Options):
     discover: DiscoverOptions | None = Field(None, description="Where they are found. This or `endpoints`.")
     warm: Duration = Field(
         5_000,
-        description="How long a start or a reload waits for the first endpoint of an upstream that is new; it goes on "
-        "without.",
+        description="How long a start or a reload waits for the first endpoint of an upstream that is new, and for the "
+        "first check of each; it goes on without.",
     )
     on_remove: Literal["keep", "drain"] = Field(
         "keep",

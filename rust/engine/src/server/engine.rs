@@ -45,6 +45,8 @@ pub struct Engine {
     sockets: Mutex<HashMap<BindKey, Arc<ListenSocket>>>,
     /// Those of them that have an endpoint of QUIC beside them. Locked behind `sockets`.
     quic: Mutex<HashMap<BindKey, Arc<QuicSocket>>>,
+    /// The upstreams of what was prepared last: they are checked before they serve.
+    preparing: Mutex<Vec<Arc<Upstream>>>,
 }
 
 /// A configuration that is built and bound, but not serving.
@@ -80,7 +82,14 @@ impl Engine {
             let work = move || worker::run(index, shared, workers, receiver);
             threads.push(thread::Builder::new().name(format!("worker-{index}")).spawn(work)?);
         }
-        Ok(Self { shared, workers, threads: Mutex::new(threads), sockets: Mutex::default(), quic: Mutex::default() })
+        Ok(Self {
+            shared,
+            workers,
+            threads: Mutex::new(threads),
+            sockets: Mutex::default(),
+            quic: Mutex::default(),
+            preparing: Mutex::default(),
+        })
     }
 
     /// Builds everything from `snapshot` and binds what is new. Nothing changes for what runs.
@@ -94,6 +103,7 @@ impl Engine {
         let bound = bind_new(&state.snapshot, &sockets)?;
         let quic = self.quic.lock().unwrap_or_else(PoisonError::into_inner);
         let quic = bind_quic(&state.snapshot, &quic, |key| sockets.get(key).or_else(|| bound.get(key))?.bound())?;
+        *self.preparing.lock().unwrap_or_else(PoisonError::into_inner) = state.upstreams.clone();
         Ok(Prepared { state, bound, quic })
     }
 
@@ -102,6 +112,7 @@ impl Engine {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         let Prepared { state, bound, quic } = prepared;
         let generation = state.generation;
+        self.preparing.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let gone: Vec<BindKey> = sockets.keys().filter(|key| state.listener(key).is_none()).cloned().collect();
         let speaking: HashSet<BindKey> = quic_keys(&state.snapshot).map(|(_, _, key)| key).collect();
         for listener in &state.snapshot.listeners {
@@ -174,22 +185,28 @@ impl Engine {
         Ok(())
     }
 
-    /// What the health checks have found out about endpoints of a running upstream.
+    /// What the health checks have found out about endpoints of an upstream that runs, or of one that was prepared.
     ///
     /// # Errors
     /// When there is no such upstream.
     pub fn set_health(&self, upstream: &str, found: &[Found]) -> Result<(), Fault> {
-        self.upstream(upstream)?.set_health(found, &self.shared.events);
+        let [running, prepared] = self.both(upstream)?;
+        for one in running.iter().chain(&prepared) {
+            one.set_health(found, &self.shared.events);
+        }
         Ok(())
     }
 
-    /// Begins a health check of an endpoint of a running upstream. What comes of it is among the [`Engine::verdicts`], by
-    /// its number.
+    /// Begins a health check of an endpoint of an upstream that runs, or was prepared. What comes of it is among the
+    /// [`Engine::verdicts`], by its number.
     ///
     /// # Errors
     /// When there is no such upstream.
     pub fn probe(&self, number: u64, upstream: &str, endpoint: Endpoint) -> Result<(), Fault> {
-        let upstream = self.upstream(upstream)?;
+        let [running, prepared] = self.both(upstream)?;
+        let Some(upstream) = running.filter(|one| one.has_checks() || prepared.is_none()).or(prepared) else {
+            return Ok(());
+        };
         let worker = (number % self.workers.len() as u64) as usize;
         self.tell(worker, Command::Probe(Box::new(Probe { number, upstream, endpoint })));
         Ok(())
@@ -198,6 +215,14 @@ impl Engine {
     /// What came of health checks; waits up to `patience` for something.
     pub fn verdicts(&self, patience: Duration) -> Vec<Verdict> {
         self.shared.verdicts.wait(patience)
+    }
+
+    /// The upstream of this name that runs, and the one that was prepared: there is at least one of them.
+    fn both(&self, name: &str) -> Result<[Option<Arc<Upstream>>; 2], Fault> {
+        let preparing = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
+        let prepared = preparing.iter().find(|one| *one.name == *name).cloned();
+        let running = self.upstream(name);
+        if prepared.is_none() { Ok([Some(running?), None]) } else { Ok([running.ok(), prepared]) }
     }
 
     fn upstream(&self, name: &str) -> Result<Arc<Upstream>, Fault> {

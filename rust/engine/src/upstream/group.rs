@@ -175,6 +175,11 @@ impl Upstream {
         if count > balance::most(rules, ejected.len()) { Vec::new() } else { ejected }
     }
 
+    /// Whether its endpoints are checked.
+    pub fn has_checks(&self) -> bool {
+        self.health.is_some()
+    }
+
     fn is_unhealthy(&self, endpoint: &Endpoint) -> bool {
         self.health.is_some() && endpoint.is_unhealthy()
     }
