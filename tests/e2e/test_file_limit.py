@@ -43,6 +43,15 @@ async def test_the_soft_limit_is_raised_to_the_hard_one(low_soft_limit: int) -> 
         assert resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE) == (low_soft_limit, low_soft_limit)
 
 
+async def test_the_kernel_s_table_does_not_grow_while_clients_come() -> None:
+    """A worker would stand still meanwhile."""
+    async with running(site(route("own", respond="echo"))) as gateway:
+        status = Path(f"/proc/{gateway.pid}/status").read_text().splitlines()
+        size = next(int(line.split()[1]) for line in status if line.startswith("FDSize:"))
+        limit, _ = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
+        assert size >= min(limit, 65_536)
+
+
 def config(url: str, body: str = "here") -> Config:
     return site(route("app", "app"), route("fixed", respond={"body": body}), upstreams={"app": url})
 

@@ -19,7 +19,7 @@ use super::shared::Shared;
 use super::state::{Secrets, State, bind_keys};
 use super::worker::{self, Command, WorkerHandle};
 use crate::error::{Cause, Fault};
-use crate::io::BindError;
+use crate::io::{BindError, room};
 use crate::log::Level;
 use crate::metrics::{self, Metrics};
 use crate::relay::Order;
@@ -67,6 +67,7 @@ impl Engine {
         // A page of 2 MiB that is touched first is cleared by whoever touches it: for hundreds of microseconds, on a
         // virtual machine for milliseconds, nothing else would move. Without leave from the kernel it works as well.
         let _ = rustix::thread::disable_transparent_huge_pages(true);
+        room::prepare();
         let shared = Arc::new(Shared::default());
         let (handles, receivers): (Vec<_>, Vec<_>) = (0..count)
             .map(|_| {
