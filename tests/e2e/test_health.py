@@ -163,8 +163,9 @@ async def test_what_is_known_survives_reloads(servers: dict[str, Mortal]) -> Non
         assert await asked_often(port, "/it", 20) == {"a": 10, "b": 10}
         # And without one nobody is unhealthy.
         named(servers["b"]).health = 503
+        before = len(gateway.log())
         await reload(gateway, configuration(urls(servers), HTTP))
-        await told(gateway, "endpoint_unhealthy", len(gateway.log()) - 1)
+        await told(gateway, "endpoint_unhealthy", before)
         await reload(gateway, configuration(urls(servers)))
         assert await asked_often(port, "/it", 20) == {"a": 10, "b": 10}
         assert await value(gateway, "endpoint_healthy", upstream="them") == 2
@@ -223,9 +224,9 @@ async def test_without_panic_there_is_nobody_left(servers: dict[str, Mortal]) ->
         assert await asked_over_h2(port, 6) == {"503": 6}
         async with opened(port, "/it") as name:
             assert name == "503 no_healthy_endpoint"
-        with pytest.raises(ConnectionError):
-            await bystander(gateway.port("tcp"))
-        assert await value(gateway, "tcp_refused_total", reason="no_healthy_endpoint") == 1
+        with contextlib.suppress(ConnectionError):  # the reset may come before the connection is there for us
+            assert await bystander(gateway.port("tcp")) == ""
+        await until(lambda: gateway.metrics().value("tidegate_tcp_refused_total", reason="no_healthy_endpoint") == 1)
         assert not gateway.log().matching(event="upstream_panic")
         assert (named(servers["a"]).asked, named(servers["b"]).asked) == (0, 0)
         named(servers["a"]).health = 200
