@@ -9,6 +9,7 @@ from tidegate.config.certificates import PemFiles
 from tidegate.config.config import Config, Discover, Listener, Liveness, Route, Tls, Upstream, UpstreamTls
 from tidegate.config.discover import check_presence, discover, named_endpoint, wants_tls
 from tidegate.config.document import Document, KeyPath
+from tidegate.config.extended import doubt_over
 from tidegate.config.faults import Findings
 from tidegate.config.grpc_web import check_grpc_web
 from tidegate.config.health import check_health, check_panic
@@ -79,6 +80,7 @@ class _Loading:
         check_h3_upstreams(routes, upstreams, self._findings)
         check_grpc_web(routes, upstreams, self._findings)
         check_health(upstreams, self._findings)
+        doubt_over(listeners, routes, self._findings)
         self._check_binds(listeners, top)
         if top is None:
             return None
