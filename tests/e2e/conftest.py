@@ -10,17 +10,18 @@ from tidegate.testing import Gateway
 
 
 @pytest.fixture(scope="module")
-def pier(request: pytest.FixtureRequest) -> Iterator[Pier]:
+def pier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pier]:
     """A gateway with the module's `ROUTES`, and `UPSTREAMS` and other `SETTINGS` if it says some."""
     more = {name: getattr(request.module, name.upper(), {}) for name in ("upstreams", "settings")}
-    with build_pier(request.module.ROUTES, more["upstreams"], **more["settings"]) as built:
+    secure = tmp_path_factory.mktemp("pier") if "h3" in getattr(request.module, "CLIENTS", ()) else None
+    with build_pier(request.module.ROUTES, more["upstreams"], secure, **more["settings"]) as built:
         yield built
 
 
 @pytest.fixture
 async def bridge(pier: Pier, request: pytest.FixtureRequest) -> AsyncIterator[Bridge]:
     """The gateway, and its server for one test. `CLIENTS` of the module says what `bridge.open` speaks: `["h1", "h2"]`
-    runs each test over both."""
+    runs each test over both, `"h3"` among them over HTTP/3."""
     async with Bridge(pier, getattr(request, "param", "h1")) as built:
         yield built
 

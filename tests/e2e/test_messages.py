@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.kit.bridge import Bridge, Pair
 from tests.e2e.kit.frames import Op, Peer, binary, close, more, ping, pong, text
 
-CLIENTS = ["h1", "h2"]
+CLIENTS = ["h1", "h2", "h3"]
 ROUTES = {
     "delay": {"websocket": {"messages": {"rate": "20/s", "burst": 5}}},
     "bytes": {"websocket": {"messages": {"bytes": "100KiB/s", "bytes_burst": "10KiB"}}},

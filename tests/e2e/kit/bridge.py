@@ -18,9 +18,11 @@ import itertools
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from tests.e2e.kit import http2
+from tests.e2e.kit import http2, http3
+from tests.e2e.kit.certificates import Authority
 from tests.e2e.kit.frames import Peer
 from tests.e2e.kit.wire import Head, Wire, dial, request_bytes, soon
 from tidegate.testing import Gateway, Record
@@ -70,16 +72,24 @@ class Pier:
 
 @contextlib.contextmanager
 def build_pier(
-    routes: Mapping[str, Mapping[str, Any]], upstreams: Mapping[str, Any] | None = None, **settings: Any
+    routes: Mapping[str, Mapping[str, Any]],
+    upstreams: Mapping[str, Any] | None = None,
+    secure: Path | None = None,
+    **settings: Any,
 ) -> Iterator[Pier]:
+    """With a directory, `secure`, there is a listener for HTTP/3 too."""
+    listeners: dict[str, Any] = {"edge": {"bind": "127.0.0.1:0"}}
+    if secure:
+        certificate = Authority(secure).issue("here", http2.HOST)
+        listeners["secure"] = {"bind": "127.0.0.1:0", "tls": {"certificates": [certificate]}, "http": ["h1", "h3"]}
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         config = {
-            "listeners": {"edge": {"bind": "127.0.0.1:0"}},
+            "listeners": listeners,
             "routes": [_route(name, route) for name, route in routes.items()],
             "upstreams": {"server": {"endpoints": [url]}, **(upstreams or {})},
         }
-        with Gateway(config | settings) as gateway:
+        with Gateway(config | settings, directory=secure) as gateway:
             yield Pier(gateway, listener)
 
 
@@ -118,7 +128,7 @@ class Bridge:
         return f"/{route}/{next(_serial)}"
 
     def dial(self) -> contextlib.AbstractAsyncContextManager[Wire]:
-        return dial(self.gateway.port())
+        return dial(self.gateway.port("edge"))
 
     async def asked(self, path: str) -> tuple[Wire, Head]:
         """The server's connection on which the gateway asks for `path`, and the request's head."""
@@ -140,8 +150,8 @@ class Bridge:
     ) -> AsyncIterator[Pair]:
         """A WebSocket: `fields` go with its request, `answer` with the 101, and the bytes behind them at once."""
         path = path or self.path(route)
-        if self._protocol == "h2":
-            async with self._open_h2(path, fields, answer, client_early, server_early) as pair:
+        if self._protocol != "h1":
+            async with self._open_stream(path, fields, answer, client_early, server_early) as pair:
                 yield pair
             return
         async with self.dial() as client:
@@ -153,13 +163,19 @@ class Bridge:
             yield Pair(Peer(client, answered, is_client=True), Peer(server, request, is_client=False))
 
     @contextlib.asynccontextmanager
-    async def _open_h2(
+    async def _open_stream(
         self, path: str, fields: tuple[str, ...], answer: tuple[str, ...], client_early: bytes, server_early: bytes
     ) -> AsyncIterator[Pair]:
-        """A connection of HTTP/2 with this one WebSocket."""
+        """A connection of HTTP/2 or HTTP/3 with this one WebSocket."""
         pairs = [(name.lower(), value) for name, value in (field.split(": ", 1) for field in fields)]
-        async with http2.dial(self.gateway.port()) as client:
-            stream = await client.connect(path, *pairs)
+        async with contextlib.AsyncExitStack() as stack:
+            stream: http2.H2Stream | http3.H3Stream
+            if self._protocol == "h2":
+                h2 = await stack.enter_async_context(http2.dial(self.gateway.port("edge")))
+                stream = await h2.connect(path, *pairs)
+            else:
+                h3 = await stack.enter_async_context(http3.dial(self.gateway.port("secure")))
+                stream = await h3.connect_to(path, *pairs)
             if client_early:
                 stream.push(client_early)
             server, request = await self.asked(path)

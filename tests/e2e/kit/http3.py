@@ -68,9 +68,12 @@ class H3Stream:
         self._ended = False
 
     async def send(self, data: bytes) -> None:
+        """Content; waits until the windows have let it go."""
         self.push(data)
+        await soon(self.client.sent(self.number))
 
     def push(self, data: bytes) -> None:
+        """Like `send`, but does not wait."""
         self.client.http.send_data(self.number, data, end_stream=False)
         self.client.transmit()
 
@@ -104,7 +107,7 @@ class H3Stream:
         with contextlib.suppress(Exception):
             self.client.quic.stop_stream(self.number, code)
         self.client.transmit()
-        self.ended(ConnectionResetError("reset by the test"))
+        self.over(ConnectionResetError("reset by the test"))
 
     async def close(self) -> None:
         self.reset()
@@ -121,6 +124,10 @@ class H3Stream:
 
     async def body(self) -> bytes:
         return await soon(self._reader.read())
+
+    async def ended(self) -> None:
+        """The end comes next."""
+        assert await self.body() == b""
 
     async def answer(self) -> tuple[Head, bytes]:
         head = await self.head()
@@ -140,7 +147,7 @@ class H3Stream:
         elif isinstance(event, DataReceived):
             self._reader.feed_data(event.data)
         if getattr(event, "stream_ended", False):
-            self.ended()
+            self.over()
 
     def _take_head(self, fields: list[tuple[str, str]]) -> None:
         if self._head.done():
@@ -153,7 +160,8 @@ class H3Stream:
         else:
             self._head.set_result(head)
 
-    def ended(self, error: ConnectionError | None = None) -> None:
+    def over(self, error: ConnectionError | None = None) -> None:
+        """The gateway sends nothing more."""
         if self._ended:
             return
         self._ended = True
@@ -182,6 +190,7 @@ class H3Client(QuicConnectionProtocol):
         self._raise_limit = self._quic._write_connection_limits
         self._quic._write_connection_limits = self._limit_all  # type: ignore[method-assign]
         self._full = asyncio.Event()
+        self._sending: dict[int, asyncio.Future[None]] = {}
         self._settled = asyncio.Event()
         self._ended = asyncio.Event()
 
@@ -205,6 +214,21 @@ class H3Client(QuicConnectionProtocol):
     async def full(self) -> None:
         """The connection's window is used up."""
         await soon(self._full.wait())
+
+    def transmit(self) -> None:
+        super().transmit()
+        for number in [number for number in self._sending if self._has_sent(number)]:
+            self._sending.pop(number).set_result(None)
+
+    async def sent(self, number: int) -> None:
+        """All that was said on the stream has gone out, or nobody wants it any more."""
+        if not self._has_sent(number):
+            sending = self._sending.setdefault(number, asyncio.get_running_loop().create_future())
+            await asyncio.shield(sending)
+
+    def _has_sent(self, number: int) -> bool:
+        stream = self.quic._streams.get(number)
+        return stream is None or stream.sender.buffer_is_empty or self.ending is not None
 
     @property
     def goaways(self) -> list[int]:
@@ -267,7 +291,7 @@ class H3Client(QuicConnectionProtocol):
     def quic_event_received(self, event: QuicEvent) -> None:
         match event:
             case StreamReset() if event.stream_id in self.streams:
-                self.streams[event.stream_id].ended(Reset(event.error_code))
+                self.streams[event.stream_id].over(Reset(event.error_code))
             case StopSendingReceived() if event.stream_id in self.streams:
                 self.streams[event.stream_id].stopped = Code(event.error_code)
             case StreamDataReceived(stream_id=3):
@@ -275,7 +299,7 @@ class H3Client(QuicConnectionProtocol):
             case ConnectionTerminated():
                 self.ending = event
                 for stream in self.streams.values():
-                    stream.ended(ConnectionResetError(f"the connection has ended: {event}"))
+                    stream.over(ConnectionResetError(f"the connection has ended: {event}"))
                 self._ended.set()
         for heard in self.http.handle_event(event):
             stream_id = getattr(heard, "stream_id", None)
