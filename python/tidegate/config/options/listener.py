@@ -92,6 +92,11 @@ class ListenerLimitsOptions(AdmissionOptions):
     """What clients of a listener may take."""
 
     connections: Limit = Field(None, description="Connections open at once; the next ones wait to be accepted.")
+    connections_per_ip: Limit = Field(
+        None,
+        description="WebSockets that one client address has open at once; one too many gets 429, or see `over`. On a "
+        "listener with `tcp`: its connections; one too many is reset. Addresses of trusted proxies count for none.",
+    )
     connection_rate: RateLimit = Field(
         None,
         description="New connections, such as `100/s` or `600/m`; as many as it names may come at once. One over it is "

@@ -13,6 +13,7 @@ use rustls::HandshakeKind;
 use tokio::time::timeout;
 
 use super::access;
+use super::admission;
 use super::connection;
 use super::downstream::{Downstream, TlsFacts};
 use super::handshakes;
@@ -195,8 +196,10 @@ pub async fn establish(worker: &Rc<Worker>, accepted: Accepted) -> Option<Sessio
     worker.tallies.accepted(&settings.name);
     let established = if settings.tls.is_none() && settings.proxy_protocol.is_empty() {
         let (Accepted { raw, peer, permit }, id) = (accepted, worker.shared.serial());
-        let downstream = Downstream { peer, destination: None, tls: None, permit: Rc::new(permit), id };
-        admit(&state, listener, id, peer, &raw).map(|()| Session::new(Stream::Raw(raw), Vec::new(), downstream))
+        admit(&state, listener, id, peer, &raw, &permit).map(|()| {
+            let downstream = Downstream { peer, destination: None, tls: None, permit: Rc::new(permit), id };
+            Session::new(Stream::Raw(raw), Vec::new(), downstream)
+        })
     } else {
         // In a box, because it is some KiB, which a connection would otherwise have room for until its end.
         let handshake = Box::pin(establish_on(worker, &state, listener, accepted));
@@ -222,7 +225,7 @@ async fn establish_on(
         (peer, destination) = (Some(source), Some(told));
     }
     let (id, permit) = (worker.shared.serial(), Rc::new(permit));
-    admit(state, listener, id, peer, &raw)?;
+    admit(state, listener, id, peer, &raw, &permit)?;
     match &state.listeners[listener].tls {
         None => {
             let session =
@@ -253,14 +256,24 @@ async fn establish_on(
 }
 
 /// Whether a client may connect. One that may not is reset: nothing is said to it.
-fn admit(state: &State, listener: usize, id: u64, peer: Option<SocketAddr>, raw: &Raw) -> Result<(), &'static str> {
+fn admit(
+    state: &State,
+    listener: usize,
+    id: u64,
+    peer: Option<SocketAddr>,
+    raw: &Raw,
+    permit: &Permit,
+) -> Result<(), &'static str> {
     let client = peer.map(|peer| peer.ip());
-    if access::admits(&state.snapshot.listeners[listener].access, client) {
-        return Ok(());
-    }
-    tcp::log_denied(state, listener, id, client, "tcp");
-    raw.reset_when_dropped();
-    Err(tcp::ACCESS_DENIED.reason)
+    let admitted = match access::admits(&state.snapshot.listeners[listener].access, client) {
+        true => admission::admit_connection(state, listener, client, permit),
+        false => Err(tcp::ACCESS_DENIED),
+    };
+    admitted.map_err(|refusal| {
+        tcp::log_refused(state, listener, id, client, "tcp", &refusal);
+        raw.reset_when_dropped();
+        refusal.reason
+    })
 }
 
 /// Reads the PROXY header; what came behind it stays in `early`. None where the proxy speaks for itself.

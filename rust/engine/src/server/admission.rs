@@ -1,4 +1,5 @@
-//! Whether a good attempt may become a WebSocket: by the page that asks, how often, and how many there are already.
+//! Whether a good attempt may become a WebSocket: by the page that asks, how often, and how many there are already. And
+//! whether a connection to a TCP listener may stay: by how many its client's address has.
 //!
 //! What one address asks too much of is found out first, so that it takes nothing from what all share. A place is taken
 //! here and goes with the exchange into the lease, so it comes back whatever happens on the way.
@@ -11,12 +12,15 @@ use super::downstream::Downstream;
 use super::exchange::Exchange;
 use super::forwarded::{self, Arrival, Asked};
 use super::leases::Lease;
+use super::permit::Permit;
+use super::pipes::{self, About};
+use super::state::State;
 use super::worker::{Command, Worker};
 use crate::error::{Cause, Refusal, refusal};
 use crate::io::clock::{self, Millis};
 use crate::policy::{self, Full, Page, Place};
 use crate::relay::Order;
-use crate::snapshot::Admission;
+use crate::snapshot::{self, Admission};
 
 /// How long one that is evicted may take to end its message.
 const PATIENCE: Millis = 1_000;
@@ -61,6 +65,27 @@ pub fn admit(downstream: &Downstream, exchange: &Exchange) -> Result<Held, Refus
     Ok(Held { listener: enter(listener, refusal::LISTENER_FULL)?, route: enter(route, refusal::ROUTE_FULL)? })
 }
 
+/// Gives a connection of a TCP listener its place among those of its client's address. Over HTTP WebSockets are counted.
+///
+/// # Errors
+/// There is none.
+pub fn admit_connection(
+    state: &State,
+    listener: usize,
+    client: Option<IpAddr>,
+    permit: &Permit,
+) -> Result<(), Refusal> {
+    let settings = &state.snapshot.listeners[listener];
+    if settings.tcp.is_none() {
+        return Ok(());
+    }
+    let entered = state.listeners[listener].limiter.enter(&settings.admission, counted(client, settings));
+    if let Some(place) = entered.map_err(|_| refusal::TOO_MANY_CONNECTIONS)? {
+        let _ = permit.place.set(place);
+    }
+    Ok(())
+}
+
 /// The limits of an exchange's listener and of its route.
 fn limits(exchange: &Exchange) -> [(&Limiter, &Admission); 2] {
     let (state, route) = (&exchange.state, exchange.route_index());
@@ -71,11 +96,15 @@ fn limits(exchange: &Exchange) -> [(&Limiter, &Admission); 2] {
     ]
 }
 
-/// The client's address. None where it is that of a proxy who speaks for many.
+/// The client's address, as it counts.
 fn counted_address(exchange: &Exchange) -> Option<IpAddr> {
-    let listener = &exchange.state.snapshot.listeners[exchange.listener];
+    counted(exchange.client, &exchange.state.snapshot.listeners[exchange.listener])
+}
+
+/// None where the address is that of a proxy who speaks for many.
+fn counted(client: Option<IpAddr>, listener: &snapshot::Listener) -> Option<IpAddr> {
     let proxies = [&listener.trusted_proxies, &listener.proxy_protocol];
-    exchange.client.filter(|_| !proxies.iter().any(|nets| forwarded::is_trusted(exchange.client, nets)))
+    client.filter(|_| !proxies.iter().any(|nets| forwarded::is_trusted(client, nets)))
 }
 
 impl Held {
@@ -102,9 +131,24 @@ fn evict(worker: &Worker, (index, id): Holder) {
     let _ = worker.peers[index].commands.send(Command::Close(id, order, answer));
 }
 
-/// Counts the WebSockets that were open before the configuration that runs now counted them.
+/// Counts what was open before the configuration that runs now counted it.
 pub fn adopt(worker: &Worker) {
     let Some(state) = worker.shared.state() else { return };
+    adopt_websockets(worker, &state);
+    worker.pipes.live.collect(|_, lease: &pipes::Lease| {
+        let (place, index) = (&lease.connection.place, state.listener(&lease.connection.listening.key));
+        if let (About::Tcp { .. }, None, Some(index)) = (&lease.about, place.get(), index) {
+            let settings = &state.snapshot.listeners[index];
+            let (address, holder) = (counted(lease.client, settings), (worker.index, lease.id));
+            if let Some(adopted) = state.listeners[index].limiter.adopt(&settings.admission, address, holder) {
+                let _ = place.set(adopted);
+            }
+        }
+        None::<()>
+    });
+}
+
+fn adopt_websockets(worker: &Worker, state: &State) {
     worker.leases.collect(|_, lease: &Lease| {
         let mut held = lease.held.borrow_mut();
         let holder = (worker.index, lease.id);

@@ -1,16 +1,21 @@
 //! Places that connections take up, given back when dropped, whatever happened.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use super::admission::Holder;
 use super::listening::{Listening, Occupancy};
 use super::shared::Shared;
+use crate::policy::Place;
 
 /// One connection's place: on its listener, in its worker and in the engine.
 #[derive(Debug)]
 pub struct Permit {
     pub shared: Arc<Shared>,
     pub listening: Arc<Listening>,
+    /// Among the connections of its client's address, where those are counted.
+    pub place: OnceCell<Box<Place<Holder>>>,
     occupancy: Arc<Occupancy>,
     load: Arc<AtomicUsize>,
 }
@@ -26,7 +31,7 @@ impl Permit {
         listening.open.fetch_add(1, Relaxed);
         occupancy.open.fetch_add(1, Relaxed);
         load.fetch_add(1, Relaxed);
-        Self { shared, listening, occupancy, load }
+        Self { shared, listening, place: OnceCell::new(), occupancy, load }
     }
 }
 

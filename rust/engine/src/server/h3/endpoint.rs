@@ -150,7 +150,7 @@ fn admit(
     id: u64,
 ) -> Option<Permit> {
     if !access::admits(&state.snapshot.listeners[listener].access, Some(peer.ip())) {
-        tcp::log_denied(state, listener, id, Some(peer.ip()), "h3");
+        tcp::log_refused(state, listener, id, Some(peer.ip()), "h3", &tcp::ACCESS_DENIED);
         return None;
     }
     let occupancy = state.listeners[listener].occupancy.clone();

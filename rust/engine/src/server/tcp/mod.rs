@@ -185,7 +185,14 @@ fn echo() -> Result<Link, Refusal> {
 }
 
 /// Writes down a client that may not connect.
-pub fn log_denied(state: &State, listener: usize, id: u64, client: Option<IpAddr>, protocol: &'static str) {
+pub fn log_refused(
+    state: &State,
+    listener: usize,
+    id: u64,
+    client: Option<IpAddr>,
+    protocol: &'static str,
+    why: &Refusal,
+) {
     let facts = log::Exchange {
         connection: id,
         listener: &state.listeners[listener].name,
@@ -193,5 +200,5 @@ pub fn log_denied(state: &State, listener: usize, id: u64, client: Option<IpAddr
         protocol,
         ..log::Exchange::default()
     };
-    write_log(state, facts, Kind::TcpRefusal(log::TcpRefusal { reason: ACCESS_DENIED.reason, duration: 0 }));
+    write_log(state, facts, Kind::TcpRefusal(log::TcpRefusal { reason: why.reason, duration: 0 }));
 }
