@@ -181,7 +181,7 @@ def test_metrics() -> None:
 
 
 def test_log_fields() -> None:
-    text = source(RUST / "log", "record.rs")
+    text = source(RUST / "log", "record.rs") + source(RUST / "log", "kind.rs")
     named = set(re.findall(r'\(out, "(\w+)"', text))
     traffic = set(re.findall(r'"(\w+)"', "".join(re.findall(r'\(out, \[((?:"\w+",? ?)+)\]\)', text))))
     assert len(traffic) == 6

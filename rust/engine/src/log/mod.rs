@@ -5,13 +5,12 @@
 //! wait in a bounded ring until Python takes them, and the oldest make room.
 
 pub mod events;
+mod kind;
 pub mod record;
 mod text;
 mod writer;
 
 pub use self::events::{Event, Events, Level};
-pub use self::record::{
-    Close, Exchange, Kind, Open, PipeClose, Record, Refusal, Request, TcpOpen, TcpRefusal, Traffic, TunnelOpen,
-    connection_name,
-};
+pub use self::kind::{Close, Kind, Open, PipeClose, Refusal, Request, TcpOpen, TcpRefusal, Traffic, TunnelOpen};
+pub use self::record::{Exchange, Record, connection_name};
 pub use self::writer::{Sink, open};

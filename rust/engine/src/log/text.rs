@@ -87,6 +87,25 @@ impl Plain {
     }
 }
 
+/// A text, if there is one.
+pub(super) fn text<L: Line>(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
+    if let Some(value) = value {
+        L::text(out, name, value);
+    }
+}
+
+/// A name of ours, if there is one.
+pub(super) fn name<L: Line>(out: &mut Vec<u8>, name: &str, value: Option<&str>) {
+    text::<L>(out, name, value.map(str::as_bytes));
+}
+
+/// A Close code, if there is one.
+pub(super) fn code<L: Line>(out: &mut Vec<u8>, name: &str, value: Option<u16>) {
+    if let Some(value) = value {
+        L::number(out, name, value.into());
+    }
+}
+
 fn is_bare(byte: &u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'=')
 }
