@@ -23,6 +23,7 @@ mod handshakes;
 mod leases;
 mod lifecycle;
 mod listening;
+mod opening;
 mod origin;
 mod permit;
 mod pipes;

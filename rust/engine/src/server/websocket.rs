@@ -1,7 +1,6 @@
 //! Opening a WebSocket through the gateway: the upstream's handshake, then the client's 101.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,9 +12,8 @@ use super::connection::Step;
 use super::exchange::Exchange;
 use super::extended::{self, Asked};
 use super::lifecycle::Grant;
+use super::opening;
 use super::plan::Offer;
-use super::presence;
-use super::tries;
 use super::worker::Worker;
 use crate::error::{Refusal, refusal};
 use crate::http::write::{write_request, write_response};
@@ -62,24 +60,14 @@ pub async fn bridge(worker: &Rc<Worker>, client: &mut Client<'_>, mut exchange: 
         Some(early) => early,
         None => return Step::Drop,
     };
-    let patience = exchange.forward().handshake_timeout;
-    let (mut tries, mut held) = (tries::begin(client, &exchange), None);
-    let mut alarm = std::mem::take(client.alarm());
-    let answered = {
-        let is_tls = client.downstream().is_tls();
-        let asking = pin!(ask(worker, &mut exchange, is_tls, &offer, &early, &mut tries, &mut held));
-        tokio::select! {
-            biased;
-            answered = alarm.within(patience, asking) => Some(answered),
-            () = left(client) => None,
-        }
+    let is_tls = client.downstream().is_tls();
+    let asking = async |exchange: &mut Exchange, tries: &mut Tries, held: &mut Option<Answered>| {
+        ask(worker, exchange, is_tls, &offer, &early, tries, held).await
     };
-    *client.alarm() = alarm;
-    let late = |_| Err(tries.late(refusal::HANDSHAKE_TIMEOUT, &worker.shared.events));
-    let answered = answered.map(|answered| answered.unwrap_or_else(late));
-    tries::end(worker, &mut exchange, &tries);
-    let Some(answered) = answered else { return exchange.abandoned(worker) };
-    match answered.or_else(|refusal| held.ok_or(refusal)) {
+    let Some(answered) = opening::answer(worker, client, &mut exchange, asking).await else {
+        return exchange.abandoned(worker);
+    };
+    match answered {
         Ok(answered) if answered.opens() => accept(worker, client, exchange, &offer, answered).await,
         // To a client of HTTP/2 a 2xx says that its WebSocket is open (RFC 8441 §5).
         Ok(answered) if exchange.head.protocol.is_some() && answered.head.status < 300 => {
@@ -95,16 +83,6 @@ pub async fn bridge(worker: &Rc<Worker>, client: &mut Client<'_>, mut exchange: 
             Box::pin(answering::pass_answer(worker, client, exchange, link, reader, head)).await
         }
         Err(refusal) => exchange.refuse(worker, client, &refusal).await,
-    }
-}
-
-/// Returns when a client that waits for its WebSocket, or tunnel, has gone. Over HTTP/2 the windows hold back what it
-/// sends ahead.
-pub async fn left(client: &mut Client<'_>) {
-    match client {
-        Client::H1(session) => presence::ended(&mut session.stream, &mut session.buffer).await,
-        Client::H2(request) => poll_fn(|cx| request.poll_gone(cx)).await,
-        Client::H3(request) => poll_fn(|cx| request.poll_gone(cx)).await,
     }
 }
 

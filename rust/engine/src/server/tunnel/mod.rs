@@ -15,7 +15,6 @@
 mod asking;
 mod lifecycle;
 
-use std::pin::pin;
 use std::rc::Rc;
 
 use self::asking::{Answered, ask};
@@ -24,8 +23,7 @@ use super::answering;
 use super::client::{Client, Gone};
 use super::connection::Step;
 use super::exchange::{Exchange, REQUEST_ID};
-use super::tries;
-use super::websocket::left;
+use super::opening;
 use super::whole::{self, Unread};
 use super::worker::Worker;
 use crate::error::{Refusal, refusal};
@@ -33,6 +31,7 @@ use crate::http::Fields;
 use crate::http::tunnel::{Wanted, tunnel_fields};
 use crate::http::write::write_response;
 use crate::snapshot::HttpVersion;
+use crate::upstream::Tries;
 
 /// The body of a request that asks for an upgrade goes up whole, before anything of the tunnel.
 const BODY_LIMIT: u64 = 64 * 1024;
@@ -47,24 +46,14 @@ pub async fn open(worker: &Rc<Worker>, client: &mut Client<'_>, mut exchange: Bo
         Err(Unread::Gone) => return exchange.abandoned(worker),
         Err(Unread::Refused(refusal)) => return exchange.refuse(worker, client, &refusal).await,
     };
-    let patience = exchange.forward().handshake_timeout;
-    let (mut tries, mut held) = (tries::begin(client, &exchange), None);
-    let mut alarm = std::mem::take(client.alarm());
-    let answered = {
-        let origin = asking::Asker::new(client.downstream(), &wanted, &body);
-        let asking = pin!(ask(worker, &mut exchange, &origin, &mut tries, &mut held));
-        tokio::select! {
-            biased;
-            answered = alarm.within(patience, asking) => Some(answered),
-            () = left(client) => None,
-        }
+    let asker = asking::Asker::new(client.downstream(), &wanted, &body);
+    let asking = async |exchange: &mut Exchange, tries: &mut Tries, held: &mut Option<Answered>| {
+        ask(worker, exchange, &asker, tries, held).await
     };
-    *client.alarm() = alarm;
-    let late = |_| Err(tries.late(refusal::HANDSHAKE_TIMEOUT, &worker.shared.events));
-    let answered = answered.map(|answered| answered.unwrap_or_else(late));
-    tries::end(worker, &mut exchange, &tries);
-    let Some(answered) = answered else { return exchange.abandoned(worker) };
-    match answered.or_else(|refusal| held.ok_or(refusal)) {
+    let Some(answered) = opening::answer(worker, client, &mut exchange, asking).await else {
+        return exchange.abandoned(worker);
+    };
+    match answered {
         Ok(answered) => pass_on(worker, client, exchange, &wanted, answered).await,
         Err(refusal) => exchange.refuse(worker, client, &refusal).await,
     }
