@@ -19,3 +19,11 @@ pub use raw::{Loose, Raw, Watch};
 pub use scratch::{SCRATCH_SIZE, with_scratch};
 pub use socket::{BindError, bind, connect, set_liveness};
 pub use stream::{Linger, Stream};
+
+/// For tests: runs `work` as a worker's runtime would, for 20 s at most.
+#[cfg(test)]
+pub(crate) fn run<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
+    let limit = std::time::Duration::from_secs(20);
+    runtime.block_on(async { tokio::time::timeout(limit, work).await.expect("it hangs") })
+}

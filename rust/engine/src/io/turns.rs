@@ -112,11 +112,7 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
-
-    fn run<F: Future<Output = ()>>(work: F) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
-        runtime.unwrap().block_on(work);
-    }
+    use crate::io::run;
 
     #[test]
     fn what_is_ready_on_a_socket_goes_between_two_turns() {

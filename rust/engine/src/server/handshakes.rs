@@ -113,11 +113,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-
-    fn run<F: Future<Output = ()>>(work: F) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
-        runtime.unwrap().block_on(work);
-    }
+    use crate::io::run;
 
     #[test]
     fn who_waits_too_long_is_told() {

@@ -1,23 +1,16 @@
 //! One end of ours against the `h2` crate's other one, over a socket pair.
 
 use std::future::poll_fn;
-use std::time::Duration;
 
 use h2::client::SendRequest;
 use http::{Request, Response};
 use tokio::io::AsyncWrite;
 use tokio::net::UnixStream;
-use tokio::time::timeout;
 
 use super::*;
-use crate::io::{Raw, Stream};
+use crate::io::{Raw, Stream, run};
 
 const WINDOW: u32 = 65_535;
-
-fn run<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
-    runtime.block_on(async { timeout(Duration::from_secs(20), work).await.expect("it hangs") })
-}
 
 /// A stream between two ends: ours, and the `h2` crate's.
 struct Ends {

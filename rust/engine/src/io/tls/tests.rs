@@ -1,7 +1,6 @@
 //! Both ends of a connection over real sockets, and what no peer that means well would send.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use proptest::prelude::*;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -10,9 +9,9 @@ use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
 
 use super::*;
+use crate::io::run;
 
 const BOTH: [&[&SupportedProtocolVersion]; 2] = [&[&version::TLS12], &[&version::TLS13]];
 
@@ -26,11 +25,6 @@ fn configs(versions: &[&'static SupportedProtocolVersion]) -> (Arc<ServerConfig>
     let server = server.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
     let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
     (Arc::new(server), Arc::new(client.with_root_certificates(roots).with_no_client_auth()))
-}
-
-fn run<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
-    runtime.block_on(async { timeout(Duration::from_secs(20), work).await.expect("it hangs") })
 }
 
 async fn accept(raw: UnixStream, config: Arc<ServerConfig>) -> Result<Tls, HandshakeError> {
