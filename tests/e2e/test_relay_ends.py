@@ -435,33 +435,48 @@ async def test_a_client_that_answers_our_close_with_a_word_of_its_own(bridge: Br
 # ---- a peer that never answers ------------------------------------------------------------------------------------
 
 
+# The time counts from before the WebSocket was there: a test that is late must not take it for short.
+
+
 async def test_a_client_that_never_answers_our_close_has_2_seconds(bridge: Bridge) -> None:
-    async with ends(bridge, "brief", "lifetime", 1001) as (client, server):
+    began = time.monotonic()
+    async with bridge.open("brief") as pair:
+        client, server = pair
         assert (await client.frame()).code == 1001
-        closed = time.monotonic()
         await client.wire.ended()
-        assert 1.8 < time.monotonic() - closed < 6
+        assert 2.7 < time.monotonic() - began < 8  # 800 ms are its life
         await answer_close(server, code=1001, reason="gw:")
+        assert (await bridge.ended(pair))["cause"] == "lifetime"
 
 
 async def test_an_upstream_that_never_answers_our_close_has_them_too(bridge: Bridge) -> None:
-    async with ends(bridge, "idle", "idle", 1001) as (client, server):
+    began = time.monotonic()
+    async with bridge.open("idle") as pair:
+        client, server = pair
         assert (await client.frame()).code == 1001
         await client.send(close(1001))
         await client.wire.ended()
         assert (await server.frame()).code == 1001
-        closed = time.monotonic()
         await server.wire.ended()
-        assert 0.25 < time.monotonic() - closed < 4  # this route's close_timeout is 300 ms
+        assert 0.65 < time.monotonic() - began < 6  # 400 ms of silence, and this route's close_timeout is 300 ms
+        assert (await bridge.ended(pair))["cause"] == "idle"
 
 
 async def test_close_timeout_is_the_route_s(bridge: Bridge) -> None:
-    async with ends(bridge, "briefer", "lifetime", 1001) as (client, server):
-        assert (await client.frame()).code == 1001
-        closed = time.monotonic()
-        await client.wire.ended()
-        assert 0.25 < time.monotonic() - closed < 4
-        assert (await server.frame()).code == 1001
+    """400 ms of life and 300 ms for an answer are over long before the 2 s of another route."""
+    async with bridge.open("brief") as (other, _):
+        began = time.monotonic()
+        async with bridge.open("briefer") as pair:
+            client, server = pair
+            assert (await client.frame()).code == 1001
+            assert (await other.frame()).code == 1001
+            waiting = asyncio.create_task(other.wire.ended())
+            await client.wire.ended()
+            assert time.monotonic() - began > 0.65
+            assert not waiting.done()
+            assert (await server.frame()).code == 1001
+            assert (await bridge.ended(pair))["cause"] == "lifetime"
+        await waiting
 
 
 async def test_an_upstream_that_has_closed_is_left_to_end_the_connection(bridge: Bridge) -> None:
@@ -481,13 +496,15 @@ async def test_an_upstream_that_has_closed_is_left_to_end_the_connection(bridge:
 
 
 async def test_ping_timeout_downstream(bridge: Bridge) -> None:
-    async with ends(bridge, "pinged", "ping_timeout", 1001) as (client, server):
+    began = time.monotonic()
+    async with bridge.open("pinged") as pair:
+        client, server = pair
         assert (await client.frame()).op == Op.PING
-        sent = time.monotonic()
         frame = await client.frame()
         assert (frame.code, frame.reason[:3]) == (1001, "gw:")
-        assert time.monotonic() - sent > 0.15
+        assert time.monotonic() - began > 0.25  # 100 ms of silence, and 200 ms for the Pong
         await answer_close(server, code=1001, reason="gw:")
+        assert (await bridge.ended(pair))["cause"] == "ping_timeout"
 
 
 async def test_ping_timeout_upstream(bridge: Bridge) -> None:
