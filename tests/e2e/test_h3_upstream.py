@@ -59,111 +59,6 @@ async def served(server: H3Server, body: bytes = b"done") -> Asked:
 # ---- what is asked, and what is answered --------------------------------------------------------------------------
 
 
-async def test_a_request_and_its_answer(files: Path) -> None:
-    server = H3Server(files)
-    async with h3_site(server, files) as gateway:
-        fields = ("Cookie: a=1", "X-Team: Blue", "Connection: close, X-Gone", "Keep-Alive: 1", "TE: trailers, deflate")
-        asking = asyncio.create_task(ask(gateway, "GET /app/x?y=%20z", *fields))
-        asked = await server.asked()
-        assert [asked.get(f":{name}") for name in ("method", "scheme", "authority", "path")] == [
-            "GET",
-            "https",
-            "gateway.test",
-            "/app/x?y=%20z",
-        ]
-        assert (asked["cookie"], asked["x-team"], asked["te"]) == ("a=1", "Blue", "trailers")
-        assert asked["x-forwarded-for"] == "127.0.0.1"
-        assert not {"host", "connection", "keep-alive"} & asked.head.names()
-        await asked.ended()
-        asked.answer(201, ("x-served-by", "h3"), ("set-cookie", "a=1"), ("set-cookie", "b=2"))
-        asked.push(b"made", end=True)
-        head, body = await asking
-        assert (head.start, head.get("x-served-by"), body) == ("HTTP/1.1 201 Created", "h3", b"made")
-        assert head.all("set-cookie") == ["a=1", "b=2"]
-        record = await asyncio.to_thread(gateway.access_log().wait_for, event="request")
-        assert (record["protocol"], record["upstream_protocol"]) == ("h1", "h3")
-
-
-@pytest.mark.parametrize("sized", [True, False], ids=["sized", "chunked"])
-async def test_bodies_go_both_ways(files: Path, sized: bool) -> None:
-    content = bytes(range(256)) * 12_000
-    server = H3Server(files)
-    async with h3_site(server, files) as gateway, dial(gateway.port()) as wire:
-        length = f"Content-Length: {len(content)}" if sized else "Transfer-Encoding: chunked"
-        text = content if sized else b"%x\r\n" % len(content) + content + b"\r\n0\r\n\r\n"
-        wire.push(request_bytes("POST /app", length, body=text))
-        asked = await server.asked()
-        assert asked.get("content-length") == (str(len(content)) if sized else None)
-        assert await asked.body() == content
-        asked.answer(200, *([("content-length", str(len(content)))] if sized else []))
-        asked.push(content, end=True)
-        head, body = await wire.answer()
-        assert (body == content, head.get("transfer-encoding")) == (True, None if sized else "chunked")
-
-
-async def test_trailers_go_both_ways(files: Path) -> None:
-    server = H3Server(files)
-    async with h3_site(server, files) as gateway, dial(gateway.port()) as wire:
-        await wire.send(request_bytes("POST /app", "Transfer-Encoding: chunked", "Trailer: X-Sum"))
-        await wire.send(b"2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n")
-        asked = await server.asked()
-        assert await asked.body() == b"hi"
-        assert asked.trailers == {"x-sum": "7"}
-        asked.answer(200)
-        asked.push(b"ho", trailers=[("grpc-status", "0"), ("x-more", "yes")])
-        head = await wire.head()
-        assert head.status == 200
-        content, trailers = await wire.chunks()
-        assert (content, trailers) == (b"ho", b"grpc-status: 0\r\nx-more: yes\r\n")
-
-
-async def test_an_answer_begins_while_the_body_goes_up(files: Path) -> None:
-    server = H3Server(files)
-    async with h3_site(server, files) as gateway, dial(gateway.port()) as wire:
-        await wire.send(request_bytes("POST /app", "Transfer-Encoding: chunked"))
-        asked = await server.asked()
-        asked.answer(200)
-        assert (await wire.head()).status == 200
-        for number in range(5):
-            await wire.send(b"1\r\n%d\r\n" % number)
-            assert await asked.exactly(1) == b"%d" % number
-            asked.push(b"<%d>" % number)
-            assert await wire.chunk() == b"<%d>" % number
-        await wire.send(b"0\r\n\r\n")
-        await asked.ended()
-        asked.push(b"", end=True)
-        assert await wire.chunk() == b""
-
-
-async def test_interim_answers_come_first(files: Path) -> None:
-    server = H3Server(files)
-    async with h3_site(server, files) as gateway, dial(gateway.port()) as wire:
-        await wire.send(request_bytes("POST /app", "Content-Length: 2", "Expect: 100-continue"))
-        asked = await server.asked()
-        asked.answer(103, ("link", "</a.css>"))
-        asked.answer(100)
-        early = await wire.head()
-        assert (early.status, early.get("link")) == (103, "</a.css>")
-        assert (await wire.head()).status == 100
-        await wire.send(b"ok")
-        assert await asked.body() == b"ok"
-        asked.answer(204, end=True)
-        assert (await wire.head()).status == 204
-
-
-@pytest.mark.parametrize("method,status", [("HEAD", 200), ("GET", 204), ("GET", 304)])
-async def test_answers_without_a_body(files: Path, method: str, status: int) -> None:
-    server = H3Server(files)
-    async with h3_site(server, files) as gateway, dial(gateway.port()) as wire:
-        for _ in range(2):
-            await wire.send(request_bytes(f"{method} /app"))
-            asked = await server.asked()
-            asked.answer(status, *([("content-length", "9")] if method == "HEAD" else []), end=True)
-            head = await wire.head()
-            assert (head.status, head.get("content-length")) == (status, "9" if method == "HEAD" else None)
-        assert len(server.connections) == 1
-
-
 async def test_a_target_that_http_3_cannot_carry(files: Path) -> None:
     server = H3Server(files)
     async with h3_site(server, files) as gateway:
@@ -179,43 +74,6 @@ async def test_a_target_that_http_3_cannot_carry(files: Path) -> None:
 # ---- what ends early ----------------------------------------------------------------------------------------------
 
 
-async def test_a_client_that_leaves_cancels_its_stream(files: Path) -> None:
-    server = H3Server(files)
-    async with h3_site(server, files) as gateway, dial(gateway.port()) as wire:
-        await wire.send(request_bytes("GET /app"))
-        asked = await server.asked()
-        wire.reset()
-        assert await asked.was_reset() == Code.REQUEST_CANCELLED
-        serving = asyncio.create_task(ask(gateway))
-        await served(server)
-        assert (await serving)[0].status == 200
-        assert len(server.connections) == 1
-
-
-@pytest.mark.parametrize("code", [Code.INTERNAL_ERROR, Code.REQUEST_CANCELLED, Code.VERSION_FALLBACK])
-async def test_a_reset_before_the_answer_is_a_502(files: Path, code: Code) -> None:
-    server = H3Server(files)
-    async with h3_site(server, files) as gateway:
-        asking = asyncio.create_task(ask(gateway))
-        (await server.asked()).reset(code)
-        head, body = await asking
-        assert (head.status, b"upstream_lost" in body) == (502, True)
-        assert server.requests.empty()
-
-
-async def test_a_reset_within_the_answer_cuts_it(files: Path) -> None:
-    server = H3Server(files)
-    async with h3_site(server, files) as gateway, dial(gateway.port()) as wire:
-        await wire.send(request_bytes("GET /app"))
-        asked = await server.asked()
-        asked.answer(200)
-        asked.push(b"half")
-        assert (await wire.head()).status == 200
-        assert await wire.chunk() == b"half"
-        asked.reset(Code.INTERNAL_ERROR)
-        await wire.ended()
-
-
 async def test_less_than_was_announced_is_no_whole_answer(files: Path) -> None:
     server = H3Server(files)
     async with h3_site(server, files) as gateway, dial(gateway.port()) as wire:
@@ -226,31 +84,6 @@ async def test_less_than_was_announced_is_no_whole_answer(files: Path) -> None:
         assert (await wire.head()).get("content-length") == "10"
         assert await wire.exactly(4) == b"half"
         await wire.ended()
-
-
-async def test_a_rejected_stream_is_asked_again(files: Path) -> None:
-    """Nothing was done (RFC 9114 §4.1.1), so even a POST is; but not for ever."""
-    server = H3Server(files)
-    async with h3_site(server, files) as gateway:
-        asking = asyncio.create_task(ask(gateway, "POST /app"))
-        (await server.asked()).reset(Code.REQUEST_REJECTED)
-        await served(server, b"at last")
-        assert (await asking)[1] == b"at last"
-        asking = asyncio.create_task(ask(gateway, "POST /app"))
-        for _ in range(2):
-            (await server.asked()).reset(Code.REQUEST_REJECTED)
-        assert (await asking)[0].status == 502
-
-
-async def test_what_goaway_leaves_out_is_asked_again_elsewhere(files: Path) -> None:
-    server = H3Server(files)
-    async with h3_site(server, files) as gateway:
-        asking = asyncio.create_task(ask(gateway, "POST /app"))
-        first = await server.asked()
-        first.connection.go_away(first.number)
-        second = await served(server, b"elsewhere")
-        assert (await asking)[1] == b"elsewhere"
-        assert second.connection is not first.connection
 
 
 async def test_goaway_lets_those_before_it_be_served(files: Path) -> None:
@@ -272,29 +105,6 @@ async def test_goaway_lets_those_before_it_be_served(files: Path) -> None:
         # When nobody needs it any more it is closed, and says so.
         ending = await asyncio.wait_for(asyncio.shield(first.connection.ending), 10)
         assert ending.error_code == Code.NO_ERROR
-
-
-async def test_a_connection_that_was_lost_meanwhile_is_replaced(files: Path) -> None:
-    server = H3Server(files)
-    async with h3_site(server, files) as gateway:
-        for _ in range(3):
-            asking = asyncio.create_task(ask(gateway))
-            asked = await served(server)
-            assert (await asking)[0].status == 200
-            asked.connection.close_now()
-        assert len(server.connections) == 3
-
-
-async def test_a_server_that_says_nothing_gets_no_more_on_that_connection(files: Path) -> None:
-    server = H3Server(files)
-    async with h3_site(server, files, {"timeouts": {"request": "4s"}}) as gateway:
-        head, _ = await ask(gateway)
-        assert head.status == 504
-        silent = await server.asked()
-        asking = asyncio.create_task(ask(gateway))
-        answered = await served(server)
-        assert (await asking)[0].status == 200
-        assert answered.connection is not silent.connection
 
 
 # ---- servers that break the rules ---------------------------------------------------------------------------------
@@ -395,16 +205,6 @@ async def test_streams_of_one_direction_that_mean_nothing(files: Path) -> None:
 # ---- connections --------------------------------------------------------------------------------------------------
 
 
-async def test_requests_share_a_connection(files: Path) -> None:
-    server = H3Server(files)
-    async with h3_site(server, files) as gateway:
-        asking = [asyncio.create_task(ask(gateway)) for _ in range(50)]
-        for _ in asking:
-            await served(server)
-        assert {head.status for head, _ in await asyncio.gather(*asking)} == {200}
-        assert len(server.connections) == 1
-
-
 async def test_what_a_server_lets_there_be_is_kept(files: Path) -> None:
     """The library lets there be 128 streams."""
     server = H3Server(files)
@@ -426,23 +226,6 @@ async def test_our_own_limit_is_kept(files: Path) -> None:
         for asked in all_asked:
             asked.answer(204, end=True)
         assert {head.status for head, _ in await asyncio.gather(*asking)} == {204}
-
-
-async def test_a_slow_reader_stalls_no_other(files: Path) -> None:
-    server = H3Server(files)
-    async with h3_site(server, files) as gateway, dial(gateway.port()) as slow:
-        slow.pause()
-        await slow.send(request_bytes("GET /app/slow"))
-        flood = await server.asked()
-        flood.answer(200)
-        flood.push(b"x" * (16 << 20))
-        for _ in range(20):
-            asking = asyncio.create_task(ask(gateway))
-            await served(server, b"y" * 100_000)
-            assert len((await asking)[1]) == 100_000
-        assert len(server.connections) == 1
-        slow.reset()
-        assert await flood.was_reset() == Code.REQUEST_CANCELLED
 
 
 async def test_idle_connections_go(files: Path) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Any, Self
 
 import h2.config
@@ -72,8 +73,8 @@ class Asked:
         self.push(data)
         await soon(self._sent.wait())
 
-    def reset(self, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
-        self.connection.h2.reset_stream(self.number, code)
+    def reset(self, code: IntEnum = ErrorCodes.CANCEL) -> None:
+        self.connection.h2.reset_stream(self.number, int(code))
         self._ended = True
         self.connection.flush()
 
@@ -162,6 +163,14 @@ class Connection:
         """GOAWAY; streams above `last` were not begun."""
         frame = bytes.fromhex("000008070000000000") + (last or 0).to_bytes(4, "big") + int(code).to_bytes(4, "big")
         self.writer.write(frame)
+
+    def go_away(self, stream: int) -> None:
+        """GOAWAY: from this stream on nothing is served."""
+        self.close(last=stream - 1)
+
+    def close_now(self) -> None:
+        """Without a word."""
+        self.writer.transport.abort()
 
     def take(self, data: bytes) -> None:
         for event in self.h2.receive_data(data):
