@@ -17,7 +17,7 @@ GOALS: tuple[tuple[str, str, str, float], ...] = (
     ("echo128", "best peer", "best", 1.00),
     ("echo16k", "bare relay", "relay", 1.10),
     ("echo16k", "best peer", "best", 1.00),
-    ("handshake", "nginx", "nginx", 1.25),
+    ("handshake", "nginx", "nginx", 1.10),
     ("request", "best peer", "best", 1.10),
     ("request64k", "best peer", "best", 1.10),
     ("tls-echo128", "best of nginx and HAProxy", "c", 1.00),

@@ -157,8 +157,11 @@ async def test_tls_that_fails_is_no_connection(servers: dict[str, Mortal]) -> No
 
 
 async def hang_up(connection: Any) -> None:
+    """Behind the first byte: a connection that ended before it might not be one yet."""
     while True:
-        (await connection()).reset()
+        server: Wire = await connection()
+        await server.exactly(1)
+        server.reset()
 
 
 async def spoil(connection: Any, failure: str) -> None:
