@@ -2,8 +2,8 @@
 //! streams), the next begun when it ends.
 //!
 //! Time is measured in three parts: a warm-up that counts nothing, a barrier, the measured window, a barrier. At a
-//! barrier the load stands still, at most one operation per connection or stream is under way, and whoever holds the other end
-//! of standard input can read the gateway's CPU clock at rest.
+//! barrier the load stands still, at most one operation per connection or stream is under way, and whoever holds the
+//! other end of standard input can read the gateway's CPU clock at rest.
 
 use std::net::SocketAddrV4;
 use std::path::PathBuf;

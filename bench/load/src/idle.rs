@@ -1,5 +1,5 @@
-//! `idle`: opens many WebSockets and holds them, answering Pings, until standard input ends. With `--h2` so many share a
-//! connection each.
+//! `idle`: opens many WebSockets and holds them, answering Pings, until standard input ends. With `--h2` so many share
+//! a connection each.
 
 use std::io::{self, Read};
 use std::net::SocketAddrV4;

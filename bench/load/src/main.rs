@@ -1,8 +1,8 @@
 //! Everything `bench/run.py` needs besides the gateways: load, the upstream behind them, and the floor to compare with.
 //!
-//! One process, one thread, one epoll (for HTTP/3 one runtime), so that the measured machine has a core for the gateway and a core for this.
-//! The parts that speak a protocol ([`frame`], [`upgrade`], [`responder`], [`echo`], [`handshake`], [`request`]) take
-//! and return bytes; [`serve`], [`relay`], [`drive`] and [`idle`] own the sockets.
+//! One process, one thread, one epoll (for HTTP/3 one runtime), so that the measured machine has a core for the gateway
+//! and a core for this. The parts that speak a protocol ([`frame`], [`upgrade`], [`responder`], [`echo`],
+//! [`handshake`], [`request`]) take and return bytes; [`serve`], [`relay`], [`drive`] and [`idle`] own the sockets.
 
 mod arguments;
 mod drive;

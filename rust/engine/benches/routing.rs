@@ -1,9 +1,9 @@
 //! What finding a route costs with 10 routes and with 10,000: `cargo bench --bench routing`.
 //!
 //! 1 host or 1,000, each with 10 paths; 5 % of the routes are regexes and 5 % ask for a header. 5 % of ten is half a
-//! route, so there are two tables of ten, one with a regex and a header and one without, and their mean counts. Requests
-//! name all routes in random order. Their texts stand close together and are asked for in the same number in all runs,
-//! so that the difference is that of the tables.
+//! route, so there are two tables of ten, one with a regex and a header and one without, and their mean counts.
+//! Requests name all routes in random order. Their texts stand close together and are asked for in the same number in
+//! all runs, so that the difference is that of the tables.
 
 use std::hint::black_box;
 use std::ops::Range;

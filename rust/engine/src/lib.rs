@@ -1,10 +1,10 @@
 //! The data plane of Tidegate.
 //!
-//! Python decides what should be true and says it in a [`snapshot`]; this crate makes it true for each byte. It reads no
-//! configuration files, resolves no names and calls nobody back. Layers, top first, each using only those below it:
+//! Python decides what should be true and says it in a [`snapshot`]; this crate makes it true for each byte. It reads
+//! no configuration files, resolves no names and calls nobody back. Layers, top first, each using only those below it:
 //!
-//! `door` → `server` → `upstream` → `relay` → `route`, `policy`, `balance`, `tls` → `ws` → `io`, `http`, `log` → `snapshot`,
-//! `metrics`, `error`.
+//! `door` → `server` → `upstream` → `relay` → `route`, `policy`, `balance`, `tls` → `ws` → `io`, `http`, `log` →
+//! `snapshot`, `metrics`, `error`.
 //!
 //! Read `server/connection.rs` first: it is the life of one connection on one screen.
 

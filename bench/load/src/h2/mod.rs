@@ -1,8 +1,8 @@
 //! Load over HTTP/2: a few connections with many streams each.
 //!
 //! The client is as small as an honest one can be. It reads of an answer's head what its first field says, which is the
-//! status; it keeps to the peer's windows and gives it windows of a browser's size; whatever else a server may send to a
-//! client that asked for it is an error.
+//! status; it keeps to the peer's windows and gives it windows of a browser's size; whatever else a server may send to
+//! a client that asked for it is an error.
 
 mod connection;
 mod frame;

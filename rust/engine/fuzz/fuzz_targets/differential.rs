@@ -1,6 +1,6 @@
-//! Two readings of one connection: ours, and that of hyper's server. An upstream may be built on the latter, and what it
-//! reads must be what we meant: each request that we take has the same method, target, fields, body and trailers there,
-//! and the next one begins at the same byte, or else neither sees a next one.
+//! Two readings of one connection: ours, and that of hyper's server. An upstream may be built on the latter, and what
+//! it reads must be what we meant: each request that we take has the same method, target, fields, body and trailers
+//! there, and the next one begins at the same byte, or else neither sees a next one.
 //!
 //! The differences that are allowed:
 //!

@@ -1,6 +1,7 @@
 //! Any bytes, under any rules, cut anywhere, with stops that come and go: the observer agrees with the naive parser.
 //!
-//! The input's first 8 bytes choose: rules, the size of pieces, when to stop, and `max_message`. The rest is the stream.
+//! The input's first 8 bytes choose: rules, the size of pieces, when to stop, and `max_message`. The rest is the
+//! stream.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

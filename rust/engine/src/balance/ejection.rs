@@ -10,9 +10,9 @@
 //!    └────────────┴──────────────────── any answer ──────────────────────────────────┘
 //! ```
 //!
-//! The count of failures in a row goes on over an ejection, as only an answer ends the row. So one failure of an endpoint
-//! on probation is enough to eject it again, for twice as long each time, up to [`LONGEST`] times `for`: a server that
-//! stays dead costs one exchange now and then. Time alone brings it back: nothing is sent to find out.
+//! The count of failures in a row goes on over an ejection, as only an answer ends the row. So one failure of an
+//! endpoint on probation is enough to eject it again, for twice as long each time, up to [`LONGEST`] times `for`: a
+//! server that stays dead costs one exchange now and then. Time alone brings it back: nothing is sent to find out.
 //!
 //! One per endpoint, shared by the workers and by the configurations that come and go. Nobody takes a lock for it; an
 //! answer costs one load as long as all is well.

@@ -7,7 +7,8 @@
 //!   part of the choices that they can bear (half of it when half of `ENOUGH` is usable) and the rest spills over to the
 //!   other zones. Chance decides for each exchange; for a hash the key does, so that a key keeps its endpoint.
 //!
-//! The others are not out: where all that are wanted were tried, the next best get their turn ([`Standing::Elsewhere`]).
+//! The others are not out: where all that are wanted were tried, the next best get their turn
+//! ([`Standing::Elsewhere`]).
 
 use super::draw::mix;
 use super::{Standing, panics};

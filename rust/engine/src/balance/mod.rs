@@ -13,10 +13,10 @@
 //!
 //! Some are passed over: those *tried*, which already refused this very exchange, and those that do not stand well
 //! ([`Standing`]). Those *out* are never chosen. Those *ejected* failed too often ([`Health`]), and get their turn only
-//! when all others were tried: when all are ejected, it is as if none was; and so it is with those *held* back, and with
-//! those that are *elsewhere* ([`Levels`]). The turns of all these go to the rest at random by weight, whatever the policy's
-//! order: handing a turn to the next in line would double the work of one neighbour, and moving the cursor for it can fall
-//! into step with the failures. Only `hash` goes on in the key's own order.
+//! when all others were tried: when all are ejected, it is as if none was; and so it is with those *held* back, and
+//! with those that are *elsewhere* ([`Levels`]). The turns of all these go to the rest at random by weight, whatever
+//! the policy's order: handing a turn to the next in line would double the work of one neighbour, and moving the cursor
+//! for it can fall into step with the failures. Only `hash` goes on in the key's own order.
 
 mod draw;
 mod ejection;
@@ -76,8 +76,8 @@ impl Candidates {
         Self { rotation: Rotation::new(&weights), seeds, weights }
     }
 
-    /// The endpoint for the next exchange, `None` when none is left that was not tried. `load` tells the exchanges under
-    /// way at an endpoint.
+    /// The endpoint for the next exchange, `None` when none is left that was not tried. `load` tells the exchanges
+    /// under way at an endpoint.
     pub fn pick(&self, choice: &Choice<'_>, load: impl Fn(usize) -> u64) -> Option<usize> {
         let is_untried = |index: usize| !choice.tried.get(index).copied().unwrap_or(false);
         let standing = |index: usize| choice.standings.get(index).copied().unwrap_or(Standing::Good);

@@ -1,10 +1,10 @@
 //! gRPC-Web: gRPC for clients that cannot read trailers, over any version of HTTP (the protocol: gRPC over HTTP,
 //! PROTOCOL-WEB.md), and how it becomes gRPC and back.
 //!
-//! Messages are framed as in gRPC. Two things differ. The trailers of the answer come as one more frame of its body, with
-//! the highest bit of the flags set. And where the media type ends in `-text`, the body is base64: pieces of it, each of
-//! which may end with padding, wherever its writer has flushed. So pieces end and begin anywhere in a message, and a reader
-//! may find the halves of a group of four digits in two of its reads.
+//! Messages are framed as in gRPC. Two things differ. The trailers of the answer come as one more frame of its body,
+//! with the highest bit of the flags set. And where the media type ends in `-text`, the body is base64: pieces of it,
+//! each of which may end with padding, wherever its writer has flushed. So pieces end and begin anywhere in a message,
+//! and a reader may find the halves of a group of four digits in two of its reads.
 
 use super::fields::Fields;
 
@@ -44,8 +44,8 @@ impl WebCall {
         }
     }
 
-    /// Makes the fields of an answer of gRPC those of one of gRPC-Web. False where it is no answer of gRPC: then it goes
-    /// on as it is.
+    /// Makes the fields of an answer of gRPC those of one of gRPC-Web. False where it is no answer of gRPC: then it
+    /// goes on as it is.
     pub fn answer(&self, fields: &mut Fields) -> bool {
         let is_grpc = fields.first("content-type").is_some_and(|media| media.to_ascii_lowercase().starts_with(GRPC));
         if is_grpc {

@@ -122,8 +122,8 @@ pub fn from_map(map: &HeaderMap) -> Fields {
     fields
 }
 
-/// A field whose value never comes again: in the peer's table it would only push out what does. `h2` keeps values out of
-/// there that are said to be sensitive (RFC 7541 §7.1.3).
+/// A field whose value never comes again: in the peer's table it would only push out what does. `h2` keeps values out
+/// of there that are said to be sensitive (RFC 7541 §7.1.3).
 const ONCE: &[u8] = b"x-request-id";
 
 /// Fields as HTTP/2 takes them: with names in small letters, and without those of a connection of HTTP/1.1 (RFC 9113

@@ -50,8 +50,8 @@ pub struct RequestHead {
     pub expect_continue: bool,
     /// The host of the target or the Host field, which agree where there are both; absent only in HTTP/1.0.
     pub host: Option<Authority>,
-    /// What an extended CONNECT of HTTP/2 asks for by its `:protocol` (RFC 8441 §4). Its method is GET here: that is what
-    /// it means.
+    /// What an extended CONNECT of HTTP/2 asks for by its `:protocol` (RFC 8441 §4). Its method is GET here: that is
+    /// what it means.
     pub protocol: Option<Box<str>>,
 }
 

@@ -2,8 +2,9 @@
 //!
 //! A target keeps its bytes: percent-encoding and dot segments are for the router to judge. A host, on the other hand,
 //! chooses routes, certificates and upstreams, so only names and addresses that can exist are let in: letters, digits,
-//! `-`, `.`, `_`, `~`, or an IPv6 address in brackets, with a port. User information, percent-encoding and the sub-delims
-//! that RFC 3986 would allow in a registered name are refused; no name in use has them, and many parsers stumble on them.
+//! `-`, `.`, `_`, `~`, or an IPv6 address in brackets, with a port. User information, percent-encoding and the
+//! sub-delims that RFC 3986 would allow in a registered name are refused; no name in use has them, and many parsers
+//! stumble on them.
 
 use std::net::Ipv6Addr;
 

@@ -1,11 +1,11 @@
 //! Requests that make a byte stream of their connection, and the answers that do.
 //!
-//! There are two: `CONNECT` (RFC 9110 §9.3.6), and `Upgrade` to a protocol that nobody here looks into (§7.8), which over
-//! HTTP/2 and HTTP/3 is an extended CONNECT with a `:protocol` (RFC 8441, RFC 9220). WebSockets are not among them: their
-//! handshake is checked (`ws::handshake`).
+//! There are two: `CONNECT` (RFC 9110 §9.3.6), and `Upgrade` to a protocol that nobody here looks into (§7.8), which
+//! over HTTP/2 and HTTP/3 is an extended CONNECT with a `:protocol` (RFC 8441, RFC 9220). WebSockets are not among
+//! them: their handshake is checked (`ws::handshake`).
 //!
-//! What a tunnel carries is no HTTP. So whatever could be read both as a tunnel and as a request is refused, and an answer
-//! opens one only where it says so in exactly one way: all that a gateway checks ends there.
+//! What a tunnel carries is no HTTP. So whatever could be read both as a tunnel and as a request is refused, and an
+//! answer opens one only where it says so in exactly one way: all that a gateway checks ends there.
 
 use super::fields::Fields;
 use super::head::RequestHead;

@@ -1,9 +1,9 @@
 //! The PROXY protocol, versions 1 and 2: a load balancer in front of us names the client it speaks for.
 //!
-//! Follows "The PROXY protocol" (haproxy.org, 2020/03/05). The header comes first on the connection, before TLS, and only
-//! from peers the configuration names; from anybody else it is an attempt to borrow an address. Version 1 is one line of
-//! at most 107 bytes. Version 2 is binary: a signature, command and family, a length, addresses, then TLVs, which are
-//! walked over, and of which the CRC32c is verified.
+//! Follows "The PROXY protocol" (haproxy.org, 2020/03/05). The header comes first on the connection, before TLS, and
+//! only from peers the configuration names; from anybody else it is an attempt to borrow an address. Version 1 is one
+//! line of at most 107 bytes. Version 2 is binary: a signature, command and family, a length, addresses, then TLVs,
+//! which are walked over, and of which the CRC32c is verified.
 //!
 //! A wrong byte is refused as soon as it is there, so that a peer that speaks something else gets its error at once and
 //! not after a timeout. The verdict does not depend on how the bytes were split.
@@ -230,8 +230,8 @@ fn check_byte(buffer: &[u8], at: usize, is_good: impl Fn(u8) -> bool, fault: Bad
     }
 }
 
-/// How many bytes of addresses a family has: unspecified, and streams over IPv4, IPv6 and unix sockets. Datagrams do not
-/// come over a stream.
+/// How many bytes of addresses a family has: unspecified, and streams over IPv4, IPv6 and unix sockets. Datagrams do
+/// not come over a stream.
 fn address_length(family: u8) -> Option<usize> {
     match family {
         0x00 => Some(0),

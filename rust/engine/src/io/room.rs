@@ -1,5 +1,5 @@
-//! Room for descriptors. The last ones are the control plane's: when clients have taken the rest, a scrape must still be
-//! answered and a reload must still find a descriptor to read its file with.
+//! Room for descriptors. The last ones are the control plane's: when clients have taken the rest, a scrape must still
+//! be answered and a reload must still find a descriptor to read its file with.
 //!
 //! The kernel gives out the lowest free number (POSIX, "File Descriptor Allocation"), so a fresh descriptor with a high
 //! number tells that nearly all below it are taken. Nothing has to be counted.

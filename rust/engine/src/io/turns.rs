@@ -1,7 +1,7 @@
 //! Whose turn it is on a worker.
 //!
-//! A worker's runtime is fair by order of arrival: who is woken waits until all have run that were woken before. With two
-//! hundred large answers under way, each of which moves a quarter of a megabyte when it runs, a message of a live
+//! A worker's runtime is fair by order of arrival: who is woken waits until all have run that were woken before. With
+//! two hundred large answers under way, each of which moves a quarter of a megabyte when it runs, a message of a live
 //! WebSocket would wait tens of milliseconds; with a crowd of clients that come, or are told to go, in the same
 //! millisecond it is the same. So work that can wait takes turns: one at a time, and between any two of them the worker
 //! looks at its sockets, and whatever is ready there goes first.

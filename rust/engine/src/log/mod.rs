@@ -1,8 +1,8 @@
 //! What the engine writes down: the access log, and events for the control plane.
 //!
-//! Neither may hold up a worker. A worker formats its line ([`record`]) and offers it to a bounded queue, which a thread
-//! of its own writes out (`writer`); what finds the queue full is dropped and counted. Events ([`events`]) are few; they
-//! wait in a bounded ring until Python takes them, and the oldest make room.
+//! Neither may hold up a worker. A worker formats its line ([`record`]) and offers it to a bounded queue, which a
+//! thread of its own writes out (`writer`); what finds the queue full is dropped and counted. Events ([`events`]) are
+//! few; they wait in a bounded ring until Python takes them, and the oldest make room.
 
 pub mod events;
 mod kind;

@@ -1,8 +1,8 @@
 //! One line of the access log: what happened to one request or WebSocket.
 //!
-//! A plain request has one line when it is done; a WebSocket, or a tunnel, has `open` when its opening answer is sent and
-//! `close` at its end, with the same connection id; what we refuse ourselves is a `refusal`. Fields that are unknown are
-//! left out. Query strings are never logged, because tokens travel in them.
+//! A plain request has one line when it is done; a WebSocket, or a tunnel, has `open` when its opening answer is sent
+//! and `close` at its end, with the same connection id; what we refuse ourselves is a `refusal`. Fields that are
+//! unknown are left out. Query strings are never logged, because tokens travel in them.
 
 use std::io::Write as _;
 use std::net::IpAddr;

@@ -1,8 +1,9 @@
 //! The access log's thread: takes lines from a bounded queue and writes them in batches.
 //!
-//! The queue is bounded twice, in lines and in bytes; what finds it full is dropped and counted, so a log that blocks (a
-//! pipe that nobody reads, a full disk) costs lines and never a connection. After the first line of a batch the thread
-//! waits a moment for more: a sleeping thread needs no wake-up from the worker that logs, which is what a line costs most.
+//! The queue is bounded twice, in lines and in bytes; what finds it full is dropped and counted, so a log that blocks
+//! (a pipe that nobody reads, a full disk) costs lines and never a connection. After the first line of a batch the
+//! thread waits a moment for more: a sleeping thread needs no wake-up from the worker that logs, which is what a line
+//! costs most.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -80,7 +81,8 @@ impl Sink {
         }
     }
 
-    /// Waits until all that was logged before is written, up to `timeout`; false when it is not. Blocks: not for workers.
+    /// Waits until all that was logged before is written, up to `timeout`; false when it is not. Blocks: not for
+    /// workers.
     pub fn flush(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let (done, written) = sync_channel(1);

@@ -10,8 +10,8 @@
 //! * `null` is what sandboxed frames, local files and redirected requests have in common: nobody's pages.
 //! * A missing Origin is no page.
 //!
-//! `Sec-Fetch-Site` compares the page with the address that the browser has resolved and not with a Host. It says no where
-//! `same` is all that is allowed; beside other rules `cross-site` may be just what they allow.
+//! `Sec-Fetch-Site` compares the page with the address that the browser has resolved and not with a Host. It says no
+//! where `same` is all that is allowed; beside other rules `cross-site` may be just what they allow.
 
 use crate::http::Authority;
 use crate::snapshot::{HostMatch, Origin, OriginList, OriginPort, Origins};

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Where the oldest is evicted, that happens only when the new one really opens: an attempt that comes to nothing costs
-//! nobody a connection. What is entering and leaving meanwhile is as bounded as what is open, so there are at most twice
-//! as many as the limit says.
+//! nobody a connection. What is entering and leaving meanwhile is as bounded as what is open, so there are at most
+//! twice as many as the limit says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

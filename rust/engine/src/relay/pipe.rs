@@ -2,8 +2,8 @@
 //!
 //! # Theory of operation
 //! It moves bytes as the relay does (see its theory): one task, one scratch buffer of the worker, a direction is read
-//! only while its receiver has taken everything, and only what a socket refuses is copied and kept. Nothing else is done
-//! for a message: it costs a read, a write, two additions and a look at the coarse clock.
+//! only while its receiver has taken everything, and only what a socket refuses is copied and kept. Nothing else is
+//! done for a message: it costs a read, a write, two additions and a look at the coarse clock.
 //!
 //! | what happens to a side | the other side |
 //! |---|---|

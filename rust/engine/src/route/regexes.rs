@@ -38,8 +38,8 @@ pub(super) struct PathRegex {
 }
 
 impl PathRegex {
-    /// `pattern`, for a whole path in normal form, which is ASCII: there an expression that knows no other letters takes
-    /// the same and is several times smaller, to build and to run.
+    /// `pattern`, for a whole path in normal form, which is ASCII: there an expression that knows no other letters
+    /// takes the same and is several times smaller, to build and to run.
     ///
     /// # Errors
     /// What is wrong with it, for the person who wrote it.

@@ -65,7 +65,8 @@ pub fn admit(downstream: &Downstream, exchange: &Exchange) -> Result<Held, Refus
     Ok(Held { listener: enter(listener, refusal::LISTENER_FULL)?, route: enter(route, refusal::ROUTE_FULL)? })
 }
 
-/// Gives a connection of a TCP listener its place among those of its client's address. Over HTTP WebSockets are counted.
+/// Gives a connection of a TCP listener its place among those of its client's address. Over HTTP WebSockets are
+/// counted.
 ///
 /// # Errors
 /// There is none.

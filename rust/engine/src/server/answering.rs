@@ -57,8 +57,8 @@ pub async fn respond(worker: &Rc<Worker>, client: &mut Client<'_>, exchange: &Ex
     if manner.keep { Step::Next } else { Step::Close }
 }
 
-/// Makes the answer to a call of gRPC-Web of one of gRPC, whose length is another one then. One that is its trailers alone
-/// says them in its head either way.
+/// Makes the answer to a call of gRPC-Web of one of gRPC, whose length is another one then. One that is its trailers
+/// alone says them in its head either way.
 fn translate(exchange: &Exchange, head: &mut ResponseHead) -> Option<Translation> {
     let web = exchange.web_call()?;
     if !web.answer(&mut head.fields) || head.body.is_empty() {

@@ -2,8 +2,8 @@
 //!
 //! The body goes up while we wait for the answer, because an upstream may answer before it has read everything. Who is
 //! late is whoever everybody waits for: the client, when all it sent has been passed on and its body goes on
-//! (`timeouts.body` of the listener, 408); else the upstream (`timeouts.request` of the route, 504). Each part of the body
-//! that moves on begins both anew. A request without a body has one limit over all tries, which is the caller's.
+//! (`timeouts.body` of the listener, 408); else the upstream (`timeouts.request` of the route, 504). Each part of the
+//! body that moves on begins both anew. A request without a body has one limit over all tries, which is the caller's.
 //!
 //! `Expect: 100-continue` is the upstream's to answer (RFC 9110 §10.1.1). One that says nothing, because it is old or
 //! waits for the body itself, must not keep the client waiting: after [`CONTINUE_AFTER`] we let it go on.

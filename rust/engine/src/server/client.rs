@@ -1,6 +1,7 @@
 //! The client's side of one exchange, over whatever version of HTTP it came.
 //!
-//! Over HTTP/1.1 the exchange borrows the whole connection; over HTTP/2 and HTTP/3 it has a stream of its own, which ends with it.
+//! Over HTTP/1.1 the exchange borrows the whole connection; over HTTP/2 and HTTP/3 it has a stream of its own, which
+//! ends with it.
 
 use std::net::SocketAddr;
 use std::task::{Context, Poll};

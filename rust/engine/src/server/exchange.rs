@@ -61,8 +61,8 @@ pub(super) struct Found {
 }
 
 impl Exchange {
-    /// Loads the state and says who asks. None when the listener has gone meanwhile. In a box: it is large, and goes from
-    /// hand to hand.
+    /// Loads the state and says who asks. None when the listener has gone meanwhile. In a box: it is large, and goes
+    /// from hand to hand.
     pub fn new(worker: &Rc<Worker>, client: &Client<'_>, head: RequestHead) -> Option<Box<Self>> {
         let (state, downstream) = (worker.shared.state()?, client.downstream());
         let listener = state.listener(&downstream.permit.listening.key)?;

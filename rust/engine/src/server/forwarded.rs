@@ -1,8 +1,9 @@
 //! Who the client is, and what the upstream is told about it.
 //!
-//! `X-Forwarded-*` and `Forwarded` (RFC 7239) are believed only from the listener's `trusted_proxies`; from anybody else
-//! they are replaced, so that a client cannot choose its own address. Where both are there, `X-Forwarded-For` counts:
-//! most proxies write that one and let a client's `Forwarded` pass. Towards the upstream the two always say the same.
+//! `X-Forwarded-*` and `Forwarded` (RFC 7239) are believed only from the listener's `trusted_proxies`; from anybody
+//! else they are replaced, so that a client cannot choose its own address. Where both are there, `X-Forwarded-For`
+//! counts: most proxies write that one and let a client's `Forwarded` pass. Towards the upstream the two always say the
+//! same.
 
 use std::io::Write;
 use std::net::IpAddr;

@@ -27,8 +27,8 @@ pub fn refusal(refusal: &Refusal, media: &[u8], mut fields: Fields) -> Reply<'st
     Reply { status: 200, fields, body: Cow::Borrowed(&[]) }
 }
 
-/// By gRPC's table for answers of intermediaries that know nothing of it (http-grpc-status-mapping.md), and more exactly
-/// where we know more.
+/// By gRPC's table for answers of intermediaries that know nothing of it (http-grpc-status-mapping.md), and more
+/// exactly where we know more.
 fn status(refused: &Refusal) -> u8 {
     const UNKNOWN: u8 = 2;
     const DEADLINE_EXCEEDED: u8 = 4;

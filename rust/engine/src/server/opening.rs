@@ -1,4 +1,5 @@
-//! What opens a WebSocket and what opens a tunnel have in common: an upstream is asked, in its time, while the client waits.
+//! What opens a WebSocket and what opens a tunnel have in common: an upstream is asked, in its time, while the client
+//! waits.
 
 use std::future::poll_fn;
 use std::pin::pin;

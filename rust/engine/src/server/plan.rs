@@ -46,7 +46,8 @@ pub struct Answer {
 pub fn decide(downstream: &Downstream, exchange: &mut Exchange) -> Result<Plan, Refusal> {
     let found = check_authority(downstream, exchange).and_then(|()| find(exchange));
     exchange.found = found.unwrap_or_default();
-    // Known before anything is refused: the connection ends behind every answer to an attempt, and to who wanted a tunnel.
+    // Known before anything is refused: the connection ends behind every answer to an attempt, and to who wanted a
+    // tunnel.
     let upgrade = wanted_upgrade(exchange);
     let is_connect = exchange.head.method == Method::Connect;
     exchange.head.keep_alive &= !is_connect && upgrade.is_none();

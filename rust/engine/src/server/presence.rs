@@ -1,11 +1,12 @@
 //! Whether a client that waits for its answer is still there.
 //!
-//! The end of what a client sends (FIN) says one of two things: it has asked and goes on reading (`printf … | nc`), or it
-//! has closed its connection. TCP tells them apart only when something is sent: a closed socket answers with RST. So an
-//! HTTP/1.1 client that ends its sending before its answer has begun gets a `100 Continue`, which every client must
-//! be able to skip (RFC 9110 §15.2), and its silence or its RST is the difference. HTTP/1.0 knows no such answers; there
-//! the answer itself is the first thing that can tell. In the middle of an answer its next bytes tell, and an answer that
-//! pauses for [`PAUSE`] has lost its client. Over TLS nobody half-closes: the end of one direction is the end of both.
+//! The end of what a client sends (FIN) says one of two things: it has asked and goes on reading (`printf … | nc`), or
+//! it has closed its connection. TCP tells them apart only when something is sent: a closed socket answers with RST. So
+//! an HTTP/1.1 client that ends its sending before its answer has begun gets a `100 Continue`, which every client must
+//! be able to skip (RFC 9110 §15.2), and its silence or its RST is the difference. HTTP/1.0 knows no such answers;
+//! there the answer itself is the first thing that can tell. In the middle of an answer its next bytes tell, and an
+//! answer that pauses for [`PAUSE`] has lost its client. Over TLS nobody half-closes: the end of one direction is the
+//! end of both.
 
 use std::fmt;
 use std::io;

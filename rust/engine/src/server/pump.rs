@@ -1,7 +1,7 @@
 //! Streams one body from one connection to another, without holding more than one read of it.
 //!
-//! A body comes from a byte stream, where HTTP/1.1 frames it, or from a stream of HTTP/2 or HTTP/3, where DATA frames do.
-//! It goes to any of the three. Trailers go along, where the way out has a place for them.
+//! A body comes from a byte stream, where HTTP/1.1 frames it, or from a stream of HTTP/2 or HTTP/3, where DATA frames
+//! do. It goes to any of the three. Trailers go along, where the way out has a place for them.
 
 use std::task::{Context, Poll, ready};
 
@@ -82,8 +82,8 @@ pub enum Framing {
     Plain,
     /// In chunks (RFC 9112 §7.1).
     Chunked,
-    /// In DATA frames (RFC 9113 §6.1, RFC 9114 §7.2.1), and then the stream ends. A body that is empty has ended with its
-    /// head.
+    /// In DATA frames (RFC 9113 §6.1, RFC 9114 §7.2.1), and then the stream ends. A body that is empty has ended with
+    /// its head.
     Data,
 }
 
@@ -293,9 +293,9 @@ impl Pump {
         Poll::Ready(Ok(()))
     }
 
-    /// For a receiver that takes nothing now: takes in what the sender's window lets come. Left inside `h2`, small frames
-    /// that wait cost more than their bytes and count against all streams of the connection: it would end for too many
-    /// of them.
+    /// For a receiver that takes nothing now: takes in what the sender's window lets come. Left inside `h2`, small
+    /// frames that wait cost more than their bytes and count against all streams of the connection: it would end for
+    /// too many of them.
     fn take_in(&mut self, cx: &mut Context<'_>, from: &mut Source<'_>, to: &mut Sink<'_>) -> Poll<Result<(), Stuck>> {
         if let Source::H2(from) = from {
             while !self.complete {

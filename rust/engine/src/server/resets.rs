@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 
 use crate::io::clock::{self, Millis};
 
-/// As many times the streams of a connection may be reset by its client in a while: a page that is left resets all of its
-/// requests, and the next one too.
+/// As many times the streams of a connection may be reset by its client in a while: a page that is left resets all of
+/// its requests, and the next one too.
 const RESETS: u32 = 5;
 
 /// Over which they are counted.

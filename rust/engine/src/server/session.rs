@@ -16,8 +16,8 @@ use crate::io::clock::{self, Millis};
 use crate::io::{Linger, Stream, turns};
 use crate::snapshot::HttpVersion;
 
-/// How long a closing connection may take to read our last words. What still comes is thrown away meanwhile: many clients
-/// look for an answer only when all they have to say is sent, and a reset would take the answer from them.
+/// How long a closing connection may take to read our last words. What still comes is thrown away meanwhile: many
+/// clients look for an answer only when all they have to say is sent, and a reset would take the answer from them.
 pub const LINGER: Linger = Linger { quiet: Duration::from_secs(1), total: Duration::from_secs(30) };
 
 /// What a client of HTTP/2 begins with, in clear text as over TLS (RFC 9113 §3.4).

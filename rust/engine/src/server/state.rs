@@ -56,8 +56,8 @@ pub struct ListenerState {
 }
 
 impl ListenerState {
-    /// Whether some route takes WebSockets over this version of HTTP, which has extended CONNECT, on a connection that was
-    /// made for this server name, or for none.
+    /// Whether some route takes WebSockets over this version of HTTP, which has extended CONNECT, on a connection that
+    /// was made for this server name, or for none.
     pub fn offers_websockets(&self, version: HttpVersion, server_name: Option<&str>) -> bool {
         let hosts = if version == HttpVersion::H3 { &self.h3_websockets } else { &self.h2_websockets };
         let Some(name) = server_name else { return !hosts.is_empty() };

@@ -23,8 +23,8 @@ pub struct Forward {
     pub response_headers: Edits,
     /// From the head of a WebSocket attempt to the upstream's answer: name, connect and 101.
     pub handshake_timeout: u64,
-    /// From the head of a plain request without a body to the head of its answer; with one, from any part of it that the
-    /// upstream has taken. `null` is never.
+    /// From the head of a plain request without a body to the head of its answer; with one, from any part of it that
+    /// the upstream has taken. `null` is never.
     pub request_timeout: Option<u64>,
     pub retry: Retry,
     /// Calls of gRPC-Web go up as calls of gRPC.

@@ -1,9 +1,9 @@
 //! The server name in a ClientHello, read by somebody who is no part of the connection.
 //!
 //! A connection that is passed on as it is still says whom it is for: in the clear, in the first message (RFC 8446
-//! §4.1.2, RFC 5246 §7.4.1.2), in the extension `server_name` (RFC 6066 §3). The message may be spread over any number of
-//! records (RFC 8446 §5.1). Only what has to be understood to get there is looked at: versions, ciphers and extensions
-//! that we do not know are none of our business, or a client that is newer than us would be locked out.
+//! §4.1.2, RFC 5246 §7.4.1.2), in the extension `server_name` (RFC 6066 §3). The message may be spread over any number
+//! of records (RFC 8446 §5.1). Only what has to be understood to get there is looked at: versions, ciphers and
+//! extensions that we do not know are none of our business, or a client that is newer than us would be locked out.
 //!
 //! A wrong byte is refused as soon as it is there, so that a client that speaks something else does not wait for a
 //! timeout. The verdict does not depend on how the bytes were split.

@@ -54,8 +54,8 @@ struct Narrowed {
     configs: HashMap<RuleId, Arc<ServerConfig>>,
 }
 
-/// Builds the TLS of a listener, offering by ALPN the versions `http`; clients without ALPN are taken too. Sessions go on
-/// under the rules that are in `previous`, the TLS of the same listener in the configuration before.
+/// Builds the TLS of a listener, offering by ALPN the versions `http`; clients without ALPN are taken too. Sessions go
+/// on under the rules that are in `previous`, the TLS of the same listener in the configuration before.
 ///
 /// `secrets` are the PEM texts by the names in `tls`, `pointer` is where `tls` stands in the snapshot. All faults are
 /// reported, not only the first.

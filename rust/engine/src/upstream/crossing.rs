@@ -109,8 +109,8 @@ impl Awaited {
     }
 }
 
-/// Whether an answer to an extended CONNECT is that of a server that advertises it and does not mean it. 401, 403 and 404
-/// are the application's.
+/// Whether an answer to an extended CONNECT is that of a server that advertises it and does not mean it. 401, 403 and
+/// 404 are the application's.
 pub fn refuses_extended(status: u16) -> bool {
     matches!(status, 400 | 405 | 501)
 }

@@ -1,8 +1,8 @@
 //! The endpoints of an upstream, and how they stand: what each choice among them is made from.
 //!
-//! Two know something about an endpoint: the health checks ([`Found`], from the control plane), and its exchanges, which
-//! eject it. Where so few are left by both that they would not bear the load, all are used again (*panic*). As long as all
-//! is well a choice looks at nothing of this but three numbers.
+//! Two know something about an endpoint: the health checks ([`Found`], from the control plane), and its exchanges,
+//! which eject it. Where so few are left by both that they would not bear the load, all are used again (*panic*). As
+//! long as all is well a choice looks at nothing of this but three numbers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};

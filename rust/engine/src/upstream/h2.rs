@@ -1,9 +1,9 @@
 //! HTTP/2 to an endpoint: what a trunk of it does, and what a stream of it says.
 //!
-//! A task drives a connection until its end. It also asks with a PING whether the peer is still there: at the beginning,
-//! because the answer says that the peer's SETTINGS have come before it (RFC 9113 §3.4) and so whether it takes
-//! WebSockets; and then now and then, since a peer that has vanished says nothing. Seldom, for servers of gRPC end
-//! connections that ask more than once in five minutes without need.
+//! A task drives a connection until its end. It also asks with a PING whether the peer is still there: at the
+//! beginning, because the answer says that the peer's SETTINGS have come before it (RFC 9113 §3.4) and so whether it
+//! takes WebSockets; and then now and then, since a peer that has vanished says nothing. Seldom, for servers of gRPC
+//! end connections that ask more than once in five minutes without need.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -134,7 +134,8 @@ fn builder(http2: &Http2) -> Builder {
     builder
 }
 
-/// Until the connection has ended and gives its seat back, or its peer has vanished: then dropping it tells its streams.
+/// Until the connection has ended and gives its seat back, or its peer has vanished: then dropping it tells its
+/// streams.
 async fn drive(
     mut connection: Connection<Transport, Bytes>,
     transport: Transport,

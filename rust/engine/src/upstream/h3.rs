@@ -1,7 +1,7 @@
 //! HTTP/3 to an endpoint: what a trunk of it does, and what a stream of it says.
 //!
-//! A task holds a connection until nobody needs it, and reads what the server says of itself. We speak no word of GOAWAY:
-//! a client that goes closes the connection, when what it has sent is through.
+//! A task holds a connection until nobody needs it, and reads what the server says of itself. We speak no word of
+//! GOAWAY: a client that goes closes the connection, when what it has sent is through.
 
 use std::cell::RefCell;
 use std::pin::pin;
@@ -43,8 +43,8 @@ pub struct Carrier {
 pub type Lane = (SendStream, RecvStream);
 
 impl Carrier {
-    /// Begins to speak HTTP/3; `websockets`: it must be known whether the server takes them. None where the connection is
-    /// lost.
+    /// Begins to speak HTTP/3; `websockets`: it must be known whether the server takes them. None where the connection
+    /// is lost.
     pub async fn begin(endpoint: Endpoint, connection: Connection, websockets: bool, seat: Seat) -> Option<Self> {
         let control = Control::open(&connection, HEAD_LIMIT as u64, false).await?;
         let (peer, undelivered) = (Peer::new(Speaker::Server), Undelivered::default());

@@ -157,7 +157,8 @@ impl Upstream {
         &self.seats
     }
 
-    /// Its limits hold from now on, what becomes of endpoints that have left, and what was found out since it was built.
+    /// Its limits hold from now on, what becomes of endpoints that have left, and what was found out since it was
+    /// built.
     pub fn commit(&self, events: &Events) {
         self.seats.set_limits(&self.limits);
         self.mark_departed();

@@ -2,8 +2,8 @@
 //! in is the first one out, so that the rest can grow old and go. Those made with one TLS configuration are nothing for
 //! another, which may trust others; and those that have named one client are nothing for another client.
 //!
-//! Beside them are connections that were dialled ahead (see `ready`): those of HTTP/1.1 among the idle ones, those for bytes
-//! by a key of their own.
+//! Beside them are connections that were dialled ahead (see `ready`): those of HTTP/1.1 among the idle ones, those for
+//! bytes by a key of their own.
 //!
 //! Idle connections have seats. Where somebody waits for one, they are closed, the oldest first.
 
@@ -26,8 +26,8 @@ use crate::tls::ClientTls;
 /// The pools of a worker.
 #[derive(Debug, Default)]
 pub struct Pools {
-    /// By the addresses in memory of the endpoint and of its TLS; the entry refers to both, so that no other can come to
-    /// stand there.
+    /// By the addresses in memory of the endpoint and of its TLS; the entry refers to both, so that no other can come
+    /// to stand there.
     idle: RefCell<HashMap<Key, Idle>>,
     pub trunks: Trunks,
     /// Told when somebody waits for a seat.

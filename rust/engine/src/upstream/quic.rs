@@ -1,6 +1,6 @@
 //! A new connection of QUIC to an endpoint, on a socket of its own: connected, it hears from the system at once when
-//! nobody is there, which a socket that many share would not. That is believed until somebody has answered. Later it could
-//! come from anyone who guesses our port (ICMP carries no proof), and must not end a connection.
+//! nobody is there, which a socket that many share would not. That is believed until somebody has answered. Later it
+//! could come from anyone who guesses our port (ICMP carries no proof), and must not end a connection.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -26,8 +26,8 @@ use crate::tls::{Alpn, ClientTls, Mistrust};
 /// Connects to `endpoint`; what fails is counted there.
 ///
 /// # Errors
-/// The refusal for the client, if no other endpoint can be tried. [`refusal::UPSTREAM_PROTOCOL`] where the endpoint does
-/// not speak HTTP/3.
+/// The refusal for the client, if no other endpoint can be tried. [`refusal::UPSTREAM_PROTOCOL`] where the endpoint
+/// does not speak HTTP/3.
 pub async fn dial(
     endpoint: &Endpoint,
     tls: Option<&Arc<ClientTls>>,

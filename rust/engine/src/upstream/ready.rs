@@ -1,9 +1,10 @@
-//! Dialling ahead: `pool.ready` connections stand ready for each endpoint and worker, so that who comes need not wait for
-//! the network, nor for TLS.
+//! Dialling ahead: `pool.ready` connections stand ready for each endpoint and worker, so that who comes need not wait
+//! for the network, nor for TLS.
 //!
-//! For bytes they are whole, TLS included; where each must begin with a PROXY header, which names who comes, it is the TCP
-//! connection alone. For HTTP/1.1 they are idle connections like those that have carried a request, and count with them.
-//! There are none to an endpoint that is ejected or unhealthy, or that has chosen HTTP/2, and none that somebody waits for a seat for.
+//! For bytes they are whole, TLS included; where each must begin with a PROXY header, which names who comes, it is the
+//! TCP connection alone. For HTTP/1.1 they are idle connections like those that have carried a request, and count with
+//! them. There are none to an endpoint that is ejected or unhealthy, or that has chosen HTTP/2, and none that somebody
+//! waits for a seat for.
 //!
 //! What comes to nothing, or is closed as soon as it is there, is tried again after a second, then after twice as long
 //! each time, up to half a minute.

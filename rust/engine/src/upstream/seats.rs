@@ -4,9 +4,9 @@
 //! one, whatever it carries. Seats are counted also where there is no limit, so that a limit that a reload brings finds
 //! what is there. Taking one costs one addition as long as nobody waits.
 //!
-//! Where all are taken, who comes waits in a queue, first come, first served. A seat that is given back goes to the first
-//! of them; idle connections are closed for them ([`Caller`] tells the workers that keep some), unless the first one
-//! waits on the very worker for the very endpoint that an idle one leads to: then it gets the connection as it is.
+//! Where all are taken, who comes waits in a queue, first come, first served. A seat that is given back goes to the
+//! first of them; idle connections are closed for them ([`Caller`] tells the workers that keep some), unless the first
+//! one waits on the very worker for the very endpoint that an idle one leads to: then it gets the connection as it is.
 //!
 //! The count and the length of the queue are changed in the same total order (`SeqCst`): either who gives a seat back
 //! sees that somebody waits, or who begins to wait sees the seat.
@@ -205,7 +205,8 @@ impl Seats {
         }
     }
 
-    /// Hands a connection that is idle now to the first of those who wait, if it waits for that one; else gives it back.
+    /// Hands a connection that is idle now to the first of those who wait, if it waits for that one; else gives it
+    /// back.
     pub fn hand_over(&self, place: Place, kept: Kept, handed: &Handed) -> Option<Kept> {
         let mut queue = self.lock();
         match queue.entries.front() {

@@ -130,8 +130,8 @@ impl Tries {
         Trip { pools, events, introduction, patience, seating }
     }
 
-    /// All of them together have taken too long. Returns what to say of it: `refusal`, for which the endpoint of the last
-    /// try is blamed, unless it was a connection that was waited for.
+    /// All of them together have taken too long. Returns what to say of it: `refusal`, for which the endpoint of the
+    /// last try is blamed, unless it was a connection that was waited for.
     pub fn late(&self, refusal: Refusal, events: &Events) -> Refusal {
         if self.seating.is_waiting.get() {
             return refusal::PENDING_TIMEOUT;

@@ -28,8 +28,8 @@ pub fn is_valid(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 1016..=4999)
 }
 
-/// Whether an endpoint takes a Close with this payload for what it says. Ours pass on more than that: unassigned codes, and
-/// reasons that some server cut in the middle of a character; but nobody is to be answered with such a Close.
+/// Whether an endpoint takes a Close with this payload for what it says. Ours pass on more than that: unassigned codes,
+/// and reasons that some server cut in the middle of a character; but nobody is to be answered with such a Close.
 pub fn is_sound(payload: &[u8]) -> bool {
     let is_assigned = |code| is_valid(code) && !(1016..3000).contains(&code);
     code(payload).is_ok_and(|code| code.is_none_or(is_assigned))

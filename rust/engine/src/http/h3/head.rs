@@ -1,7 +1,7 @@
 //! Heads of HTTP/3 (RFC 9114 §4.2, §4.3): from fields and to fields.
 //!
-//! What is malformed here is what the `h2` crate refuses for HTTP/2. The rest is judged as HTTP/2 is ([`h2`]), so that a
-//! request means the same however it came.
+//! What is malformed here is what the `h2` crate refuses for HTTP/2. The rest is judged as HTTP/2 is ([`h2`]), so that
+//! a request means the same however it came.
 //!
 //! [`h2`]: crate::http::h2
 

@@ -1,5 +1,5 @@
-//! A message on its stream (RFC 9114 §4.1): a head, data, perhaps trailers, and unknown frames anywhere between. In front
-//! of an answer's head there may be heads of interim ones: [`MessageReader::expect_head`].
+//! A message on its stream (RFC 9114 §4.1): a head, data, perhaps trailers, and unknown frames anywhere between. In
+//! front of an answer's head there may be heads of interim ones: [`MessageReader::expect_head`].
 //!
 //! ```text
 //! Head ─HEADERS─▶ Body ─HEADERS─▶ Ended
@@ -26,8 +26,8 @@ pub struct MessageReader {
     vain: u32,
 }
 
-/// How many frames in a row may bring nothing: empty ones, and unknown ones. Each costs us more than the two bytes that it
-/// costs who sends it (§10.5).
+/// How many frames in a row may bring nothing: empty ones, and unknown ones. Each costs us more than the two bytes that
+/// it costs who sends it (§10.5).
 const VAIN: u32 = 1_000;
 
 /// What has come.

@@ -3,8 +3,8 @@
 //! `h2` writes and flushes after every DATA frame that is not small. Over TLS each of these writes would be a record or
 //! two, and a system call: of a body of 64 KiB, and of as many messages as have come at once for the streams of a
 //! connection, four times what is needed. So once its handshake is over, whoever drives the connection may ask to
-//! [`defer`](Transport::defer): then writes are gathered, and go out when the driver has let `h2` do all that there is to
-//! do and calls [`poll_send`](Transport::poll_send). Over a plain socket the kernel gathers as well as we do.
+//! [`defer`](Transport::defer): then writes are gathered, and go out when the driver has let `h2` do all that there is
+//! to do and calls [`poll_send`](Transport::poll_send). Over a plain socket the kernel gathers as well as we do.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -136,7 +136,8 @@ impl Line {
         }
         match &mut self.stream {
             Stream::Raw(raw) => Pin::new(raw).poll_read(cx, buffer),
-            // The others need memory that was written before. To copy what came costs less than to clear the room for it.
+            // The others need memory that was written before. To copy what came costs less than to clear the room for
+            // it.
             stream => with_scratch(|scratch| {
                 let room = buffer.remaining().min(SCRATCH_SIZE);
                 stream.poll_read(cx, &mut scratch[..room]).map_ok(|read| buffer.put_slice(&scratch[..read]))

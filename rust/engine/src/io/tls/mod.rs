@@ -24,8 +24,8 @@ use super::raw::{Raw, Watch};
 
 /// What one read takes off the socket at most.
 const READ_SIZE: usize = 64 * 1024;
-/// What may be kept of records that are not whole: a handshake message of 64 KiB (more than any that is meant well), and
-/// the record it ends in. rustls itself sets no limit here.
+/// What may be kept of records that are not whole: a handshake message of 64 KiB (more than any that is meant well),
+/// and the record it ends in. rustls itself sets no limit here.
 const HELD_LIMIT: usize = 96 * 1024;
 /// Reads of records without content (new tickets, new keys, or malice) before it is the turn of others.
 const READS_IN_A_ROW: usize = 4;
@@ -116,8 +116,8 @@ impl Tls {
         count
     }
 
-    /// What a handshake or a renewal of keys has left to say must not wait for our next write. If it cannot be said, the
-    /// peer takes nothing more; what it has said before is still to be read.
+    /// What a handshake or a renewal of keys has left to say must not wait for our next write. If it cannot be said,
+    /// the peer takes nothing more; what it has said before is still to be read.
     fn flush_beside(&mut self, cx: &mut Context<'_>) {
         if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
             self.unsent = Records::default();

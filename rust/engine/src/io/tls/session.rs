@@ -39,8 +39,8 @@ impl Session {
     /// peer must be told.
     ///
     /// # Errors
-    /// The peer broke the rules, or is not believed; `outgoing` has the alert that tells it. Nothing may be asked of the
-    /// session then any more.
+    /// The peer broke the rules, or is not believed; `outgoing` has the alert that tells it. Nothing may be asked of
+    /// the session then any more.
     pub fn receive(
         &mut self,
         incoming: &mut [u8],

@@ -4,9 +4,9 @@
 //! `keep_alive`, or when its client is up to no good. The first GOAWAY names the highest stream there can be, so that
 //! requests that are on their way are still answered; the last one, a round trip later, the last that was.
 //!
-//! Of what a client may try, `h2` bounds most: heads without end, small or empty frames that nobody takes, requests that
-//! are reset before we see them; and it reads nothing more from a client that does not take its answers to pings and
-//! settings. What it does not bound is in [`crate::server::resets`].
+//! Of what a client may try, `h2` bounds most: heads without end, small or empty frames that nobody takes, requests
+//! that are reset before we see them; and it reads nothing more from a client that does not take its answers to pings
+//! and settings. What it does not bound is in [`crate::server::resets`].
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -176,7 +176,8 @@ async fn drive(
                     occupation.quiet_since = None;
                     let (worker, downstream, resets) = (worker.clone(), downstream.clone(), resets.clone());
                     let exchange = exchange(worker, downstream, resets, head, respond, terms.head_limit);
-                    // In a box: on its way into a task and out of it a future is copied many times, and this one is large.
+                    // In a box: on its way into a task and out of it a future is copied many times, and this one is
+                    // large.
                     tokio::task::spawn_local(Box::pin(exchange));
                 }
                 Some(Err(error)) => return note(worker, terms, &error),

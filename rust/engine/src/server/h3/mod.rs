@@ -1,7 +1,8 @@
 //! HTTP/3 from clients (RFC 9114): a QUIC endpoint beside a listener's TCP socket, on the same port.
 //!
 //! ```text
-//! endpoint ─ access ─ room ─ TLS ─▶ connection ─┬─ stream ─▶ head ─▶ route ─▶ plan ─▶ as over HTTP/1.1 ─▶ end, or a reset
+//! endpoint ─ access ─ room ─ TLS ─▶ connection ─┬─ stream ─▶ head ─▶ route ─▶ plan ─▶ as over HTTP/1.1 ─▶ end, or a
+//! reset
 //!                                               ├─ stream ─▶ … ─▶ WebSocket: 200 ─▶ relay
 //!                                               └─ streams of one direction: settings, GOAWAY
 //! ```

@@ -1,4 +1,5 @@
-//! Tunnels: requests that make a byte stream of their connection (see [`crate::http::tunnel`]), opened as a WebSocket is.
+//! Tunnels: requests that make a byte stream of their connection (see [`crate::http::tunnel`]), opened as a WebSocket
+//! is.
 //!
 //! | the client | asks an endpoint of HTTP/1.1 | of HTTP/2 | and is told |
 //! |---|---|---|---|

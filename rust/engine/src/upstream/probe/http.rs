@@ -32,7 +32,8 @@ impl Probe<'_> {
     }
 }
 
-/// Sends a request over HTTP/1.1 and waits for the head of its answer; returns what came behind it, too. A 101 is final.
+/// Sends a request over HTTP/1.1 and waits for the head of its answer; returns what came behind it, too. A 101 is
+/// final.
 pub(super) async fn ask_link(
     link: &mut Link,
     request: &[u8],

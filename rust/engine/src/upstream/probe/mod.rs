@@ -1,9 +1,9 @@
 //! Health checks: one question to one endpoint, over a connection that is made for it and ends with it.
 //!
 //! A check goes the way of every exchange ([`Upstream::connect`]): the same sockets, TLS, PROXY header and version of
-//! HTTP. But it goes through a twin of the upstream, whose seats and pools nobody else has, to a copy of the endpoint: so
-//! it waits for no seat and takes none, finds nothing that was kept and leaves nothing, and no counter of exchanges shows
-//! it.
+//! HTTP. But it goes through a twin of the upstream, whose seats and pools nobody else has, to a copy of the endpoint:
+//! so it waits for no seat and takes none, finds nothing that was kept and leaves nothing, and no counter of exchanges
+//! shows it.
 
 mod grpc;
 mod http;
