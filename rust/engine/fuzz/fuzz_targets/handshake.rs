@@ -30,8 +30,8 @@ fuzz_target!(|input: &[u8]| {
     let (key, allowed) = (fresh_key([*flags; 16]), ["chat".to_owned()]);
     let subprotocols = (flags & 1 == 0).then_some(&allowed[..]);
     let deflate = flags & 2 == 0;
-    let (sent, offered) = offer_fields(&client, &OfferRules { key: &key, subprotocols, deflate });
-    assert_eq!(classify(b"GET", true, &sent, declares_body(&sent)), Attempt::WebSocket(Offer { key }));
+    let (sent, offered) = offer_fields(&client, &OfferRules { key: Some(&key), subprotocols, deflate });
+    assert_eq!(classify(b"GET", true, &sent, declares_body(&sent)), Attempt::WebSocket(Offer { key: Some(key) }));
 
     let accept = accept_key(&key);
     if flags & 12 == 0 {
@@ -46,7 +46,7 @@ fuzz_target!(|input: &[u8]| {
             assert!(subprotocols.is_none() || chosen == b"chat");
         }
         assert!(deflate || accepted.deflate.is_none());
-        let answer = answer_fields(&upstream, &accept, &accepted);
+        let answer = answer_fields(&upstream, Some(&accept), &accepted);
         assert_eq!(check_answer(101, &answer, &accept, &offered), Ok(accepted));
     }
 });

@@ -7,7 +7,8 @@ use tidegate_engine::tls::{HELLO_LIMIT, ParsedHello, parse_hello};
 
 fuzz_target!(|bytes: &[u8]| {
     let whole = parse_hello(bytes);
-    let first = (0..=bytes.len()).map(|end| parse_hello(&bytes[..end])).find(|parsed| *parsed != Ok(ParsedHello::Partial));
+    let first =
+        (0..=bytes.len()).map(|end| parse_hello(&bytes[..end])).find(|parsed| *parsed != Ok(ParsedHello::Partial));
     assert_eq!(whole, first.unwrap_or(Ok(ParsedHello::Partial)));
     match whole {
         Ok(ParsedHello::Partial) => assert!(bytes.len() < HELLO_LIMIT),
