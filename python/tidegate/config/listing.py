@@ -18,15 +18,26 @@ __all__ = ["read_endpoints"]
 EXPECTED_LIST = 'expected a list such as ["http://10.0.0.5:9000", {url: "http://10.0.0.6:9000", weight: 2}]'
 AT: KeyPath = ("upstreams", "any", "endpoints")
 """What a list stands for, so that a misspelt key is told which one was meant."""
+MOST_ENDPOINTS = 10_000
+MOST_FAULTS = 20
+"""A list comes from others: what one that is wrong or huge costs us, in time and in the log, has an end."""
 _HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|unix:|/")
 
 
 def read_endpoints(file: str, content: bytes, terms: ListTerms) -> tuple[EndpointOptions, ...]:
-    """The endpoints of a list, none for an empty one. Raises ConfigError with all that is wrong with it."""
+    """The endpoints of a list, none for an empty one. Raises ConfigError with the first things that are wrong with it.
+
+    A long one takes seconds.
+    """
     document = Document.of_list(file, content, AT, EXPECTED_LIST)
     findings = Findings(document)
     endpoints: dict[str, EndpointOptions] = {}
+    if len(document.values) > MOST_ENDPOINTS:
+        findings.error((*AT, MOST_ENDPOINTS), f"a list has at most {MOST_ENDPOINTS} endpoints", "shorten it")
+        raise ConfigError(findings.errors)
     for index, value in enumerate(document.values):
+        if len(findings.errors) >= MOST_FAULTS:
+            break
         endpoint = _endpoint(value, (*AT, index), terms, findings)
         if endpoint is not None and endpoints.setdefault(endpoint.url.spelling, endpoint) is not endpoint:
             message = f"the endpoint '{endpoint.url}' is given twice"

@@ -184,7 +184,7 @@ class _File:
         # Before it is read: a change in between is then seen as one.
         self._watch.expect(await asyncio.to_thread(fingerprint, [path]))
         content = await asyncio.to_thread(_read, path)
-        return _endpoints(path.name, content, self._key.file.terms)
+        return await asyncio.to_thread(_endpoints, path.name, content, self._key.file.terms)
 
 
 def _read(path: Path) -> bytes:
@@ -239,7 +239,7 @@ class _Url(_Timed):
             if response.status_code != 200:
                 raise LookupFailure(f"the answer is {response.status_code} {response.reason_phrase}")
             content = await self._body(response)
-        self._good = _endpoints(self._key.name, content, self._url.terms)
+        self._good = await asyncio.to_thread(_endpoints, self._key.name, content, self._url.terms)
         self._tag = response.headers.get("etag")
         return self._good
 

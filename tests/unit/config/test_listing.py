@@ -91,3 +91,17 @@ def test_any_values_are_a_list_or_a_fault(value: Any) -> None:
         assert error.problems
     else:
         assert isinstance(value, list) and len(endpoints) == len(value)
+
+
+def test_a_list_has_an_end() -> None:
+    terms = ListTerms("http", tls=False, only_tls=False)
+    assert len(read_endpoints("x", b"\n".join(b"- a:%d" % port for port in range(1, 10_001)), terms)) == 10_000
+    with pytest.raises(ConfigError, match=r"x:10001:3: .* at most 10000 endpoints") as raised:
+        read_endpoints("x", b"- {u: x}\n" * 10_001, terms)
+    assert len(raised.value.problems) == 1
+
+
+def test_not_every_fault_of_a_list_is_told() -> None:
+    with pytest.raises(ConfigError) as raised:
+        read_endpoints("x", b"- {u: x}\n" * 1_000, ListTerms("http", tls=False, only_tls=False))
+    assert 20 <= len(raised.value.problems) <= 22
